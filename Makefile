@@ -1,0 +1,33 @@
+# `make demo` and `make test` need Python >= 3.11 and make; all else goes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check clean .venv
+
+demo: .venv
+	$(BIN)/python -m expressway.demo
+
+test: .venv
+	$(BIN)/python -m pytest
+
+check: .venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache build dist demo
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv: .venv/installed
+
+# Renewed when the dependencies change; an interrupted installation has no stamp and is resumed.
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Expressway needs Python 3.11 or newer; $(PYTHON) is older or missing." \
+	    "Name another: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,7 @@
+"""Gene-expression analysis by M-estimation: fit a model fast, then differentiate the fit."""
+
+from . import datasets as datasets
+from . import get as get
+from . import pl as pl
+from . import tl as tl
+from ._version import __version__ as __version__

@@ -1,0 +1,3 @@
+"""The command line: parse, call `tl`, print."""
+
+from .app import app as app

@@ -1,0 +1,1 @@
+"""Mathematics without genes, files or networks: cohorts, solvers, special functions."""

@@ -1,0 +1,219 @@
+"""Where rows live: `Samples`, the `Cohort` protocol, and `Pooled`, rows in this process's memory.
+
+Samples add and genes are independent. Everything that needs more than one sample is a statistic:
+a pure module-level function ``statistic(*args, *shared, samples)`` that returns a NamedTuple of
+per-gene sums. A cohort evaluates it where the rows are.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, Self
+
+import jax
+import numpy as np
+
+from expressway._types import Array, Float, Int
+
+# Elements of one block of genes: 2^18 doubles, 2 MB, stay in a core's cache between operations.
+BLOCK_ELEMENTS = 2**18
+# Genes in a block: not more than LARGEST, and SMALL when only stragglers are left.
+LARGEST, SMALL = 4096, 128
+
+
+class Samples(NamedTuple):
+    """Rows of one site."""
+
+    y: Float[Array, "n g"] | Int[Array, "n g"]
+    """Counts."""
+    x: Float[Array, "n p"]
+    """Design."""
+    offset: Float[Array, "n #g"]
+    """Log size factors (natural log)."""
+    precision: Float[Array, "n #g"]
+    """Observation weights the user gives (DESeq2's rules); 1 otherwise."""
+    weight: Float[Array, "n"]
+    """How often the row counts: 1. The jackknife differentiates this; padding rows have 0."""
+
+
+def samples(counts: Array, design: Array) -> Samples:
+    """Rows with no size factors yet (offset 0), unit precision and unit weight."""
+    n = counts.shape[0]
+    column = np.zeros((n, 1))
+    return Samples(counts, np.asarray(design, float), column, column + 1.0, np.ones(n))
+
+
+class Cohort(Protocol):
+    """Rows somewhere: in memory, on disk, at hospitals."""
+
+    @property
+    def genes(self) -> int:
+        """Number of genes."""
+        ...
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether `collect` may look at rows: false where they may not leave a site."""
+        ...
+
+    def sum(
+        self,
+        statistic: Callable[..., Any],
+        *args: Any,
+        shared: tuple[Any, ...] = (),
+        genes: Int[np.ndarray, "k"] | None = None,
+    ) -> Any:
+        """Sum of a statistic over all rows, a NamedTuple of numpy arrays with genes leading.
+
+        Parameters
+        ----------
+        statistic
+            Module-level function ``statistic(*args, *shared, samples)``, additive over rows.
+        *args
+            Pytrees whose leaves have the evaluated genes as first axis.
+        shared
+            Arguments that are the same for every gene.
+        genes
+            Indices of the genes to evaluate; all when not given.
+        """
+        ...
+
+    def map(
+        self,
+        fn: Callable[..., Mapping[str, Array]],
+        *args: Any,
+        shared: tuple[Any, ...] = (),
+        genes: Int[np.ndarray, "k"] | None = None,
+    ) -> Self:
+        """Cohort of the given genes in which ``fn(*args, *shared, samples)`` replaced fields.
+
+        What the function returns stays beside the rows it was computed from.
+        """
+        ...
+
+    def collect(
+        self,
+        fn: Callable[..., Any],
+        *args: Any,
+        shared: tuple[Any, ...] = (),
+        genes: Int[np.ndarray, "k"] | None = None,
+    ) -> Any:
+        """As `sum`, for functions of all rows that do not add. Only where rows are `at_hand`.
+
+        The function is called as it is, not compiled, on rows padded with weight 0.
+        """
+        ...
+
+
+class Pooled:
+    """All rows in this process's memory.
+
+    Genes go through compiled functions in blocks of one shape, so that a function compiles once
+    for all blocks, passes and data sets of similar size.
+
+    Parameters
+    ----------
+    rows
+        The samples; ``y`` of any integer or float type, samples × genes.
+    """
+
+    def __init__(self, rows: Samples) -> None:
+        self._rows = rows
+        self._padded = _padded_size(rows.y.shape[0])
+
+    @property
+    def rows(self) -> Samples:
+        """The samples."""
+        return self._rows
+
+    @property
+    def genes(self) -> int:
+        """Number of genes."""
+        return self._rows.y.shape[1]
+
+    @property
+    def at_hand(self) -> bool:
+        """Rows may be looked at."""
+        return True
+
+    def block(self, count: int) -> int:
+        """Genes in each block of ``count`` genes: one of two sizes, so two shapes to compile."""
+        if count <= SMALL:
+            return SMALL
+        return int(np.clip(2 ** int(np.log2(BLOCK_ELEMENTS // self._padded)), SMALL, LARGEST))
+
+    def take(self, genes: Int[np.ndarray, "k"]) -> Samples:
+        """Rows of some genes, padded with empty rows to one of few sizes."""
+        rows = self._rows
+        columns = _columns(genes, self.genes)
+        extra = self._padded - rows.y.shape[0]
+
+        def pad(a: Array) -> np.ndarray:
+            dense = np.asarray(a, dtype=np.float64)
+            return np.pad(dense, [(0, extra)] + [(0, 0)] * (dense.ndim - 1))
+
+        return Samples(
+            y=pad(self._cut(rows.y, columns)),
+            x=pad(rows.x),
+            offset=pad(self._cut(rows.offset, columns)),
+            precision=pad(self._cut(rows.precision, columns)),
+            weight=pad(rows.weight),
+        )
+
+    def sum(self, statistic, *args, shared=(), genes=None):  # noqa: D102
+        return self.collect(compiled(statistic), *args, shared=shared, genes=genes)
+
+    def collect(self, fn, *args, shared=(), genes=None):  # noqa: D102
+        index = np.arange(self.genes) if genes is None else np.asarray(genes)
+        parts = [
+            jax.tree.map(
+                lambda a, count=count: np.asarray(a)[:count],
+                fn(*rows_of(args, at), *shared, self.take(index[at])),
+            )
+            for at, count in blocks(len(index), self.block(len(index)))
+        ]
+        return jax.tree.map(lambda *a: np.concatenate(a), *parts)
+
+    def map(self, fn, *args, shared=(), genes=None) -> "Pooled":  # noqa: D102
+        rows = self._rows
+        if genes is not None:
+            rows = rows._replace(
+                y=self._cut(rows.y, genes),
+                offset=self._cut(rows.offset, genes),
+                precision=self._cut(rows.precision, genes),
+            )
+        return Pooled(rows._replace(**fn(*args, *shared, rows)))
+
+    def _cut(self, a: Array, columns: slice | Int[np.ndarray, "k"]) -> Array:
+        return a[:, columns] if a.shape[1] == self.genes else a
+
+
+def blocks(count: int, size: int) -> Iterator[tuple[Int[np.ndarray, "b"], int]]:
+    """Positions 0 … count−1 in blocks of one size; the last is filled up with its last position."""
+    for start in range(0, count, size):
+        at = np.arange(start, start + size)
+        yield np.minimum(at, count - 1), min(size, count - start)
+
+
+def rows_of(tree: Any, at: Int[np.ndarray, "b"]) -> Any:
+    """Leading-axis rows of every leaf."""
+    return jax.tree.map(lambda a: np.asarray(a)[at], tree)
+
+
+@functools.cache
+def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """One compiled function per module-level function."""
+    return jax.jit(fn)
+
+
+def _padded_size(n: int) -> int:
+    """The next of few sizes: steps of 4, 8, 16 … so that at most a quarter is padding."""
+    step = max(4, 2 ** (int(np.log2(max(n, 1))) - 3))
+    return -(-n // step) * step
+
+
+def _columns(genes: Int[np.ndarray, "k"], total: int) -> slice | Int[np.ndarray, "k"]:
+    """A slice where the genes are neighbours (no copy is gathered), else the indices."""
+    first, last = int(genes[0]), int(genes[-1])
+    if last - first == len(genes) - 1 and last < total and np.all(np.diff(genes) == 1):
+        return slice(first, last + 1)
+    return genes

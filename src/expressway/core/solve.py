@@ -1,0 +1,208 @@
+"""`solve`: the one loop around every solver, wherever the rows live."""
+
+import functools
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from expressway._types import Array, Bool, Int
+
+from .cohort import Cohort, Pooled, blocks, rows_of
+
+# Steps between two looks at which genes are done. Most genes need four or five: fewer steps
+# repack more often, more steps compute more finished genes.
+STEPS_A_CALL = 4
+
+
+class Status(IntEnum):
+    """Why a solver stopped on one gene."""
+
+    OK = 0
+    NOT_CONVERGED = 1
+    AT_BOUND = 2
+    NOT_FINITE = 3
+
+
+class Outcome(NamedTuple):
+    """What a solver says of each gene."""
+
+    theta: Any
+    status: Int[Array, "g"]
+
+
+class Solver(Protocol):
+    """How an iterate moves. It never sees data: one step takes one set of sums.
+
+    A solver is a NamedTuple of settings (hashable). Its state is a NamedTuple of arrays with genes
+    leading, among them ``trial``, the point at which the next sums are wanted.
+    """
+
+    @property
+    def max_steps(self) -> int:
+        """Evaluations after which a gene is given up."""
+        ...
+
+    def init(self, theta0: Any) -> Any:
+        """State at the start."""
+        ...
+
+    def step(self, state: Any, sums: Any) -> Any:
+        """State after the sums at ``state.trial``; the line search lives here."""
+        ...
+
+    def done(self, state: Any) -> Bool[Array, "g"]:
+        """Genes that need no more sums."""
+        ...
+
+    def outcome(self, state: Any) -> Outcome:
+        """Estimates and why each gene stopped."""
+        ...
+
+
+class Fit(NamedTuple):
+    """The result of a solve: immutable, picklable, without the rows."""
+
+    theta: Any
+    hyper: Any
+    status: Int[np.ndarray, "g"]
+    state: Any
+    """The solver's last state: its certificate (objective, slope or decrement)."""
+    steps: Int[np.ndarray, "g"]
+    """Evaluations each gene took."""
+    statistic: str
+    penalty: str | None
+
+
+def solve(
+    solver: Solver,
+    statistic: Callable[..., Any],
+    theta0: Any,
+    hyper: Any,
+    cohort: Cohort,
+    *,
+    penalty: Callable[..., Any] | None = None,
+    genes: Int[np.ndarray, "k"] | None = None,
+) -> Fit:
+    """Fit of every gene: the point where the solver is done with the sums of a statistic.
+
+    Parameters
+    ----------
+    solver
+        How iterates move.
+    statistic
+        ``statistic(theta, hyper, samples)``, additive over samples.
+    theta0, hyper
+        Pytrees whose leaves have the genes to fit as first axis.
+    cohort
+        Where the rows live.
+    penalty
+        ``penalty(theta, hyper, sums) -> sums``: what is added once, after the rows were summed
+        (prior, ridge, Cox-Reid term, all functions of totals), never at a site.
+    genes
+        Indices of the genes to fit; all when not given.
+
+    Returns
+    -------
+    Fit
+        With numpy leaves. A gene that fails has a status, never an exception.
+    """
+    index = np.arange(cohort.genes) if genes is None else np.asarray(genes)
+    state = jax.tree.map(np.array, solver.init(theta0))
+    advance = _packed if isinstance(cohort, Pooled) else _rounds
+    steps = np.zeros(len(index), dtype=np.int64)
+    if len(index):
+        state, steps = advance(solver, statistic, penalty, state, hyper, cohort, index)
+    outcome = jax.tree.map(np.asarray, solver.outcome(state))
+    name = None if penalty is None else penalty.__name__
+    return Fit(
+        theta=outcome.theta,
+        hyper=hyper,
+        status=outcome.status,
+        state=state,
+        steps=steps,
+        statistic=statistic.__name__,
+        penalty=name,
+    )
+
+
+def _packed(solver, statistic, penalty, state, hyper, cohort, index):
+    """Genes in blocks of one shape; after each call the unfinished ones are packed together."""
+    steps = np.zeros(len(index), dtype=np.int64)
+    waiting, taken = np.arange(len(index)), 0
+    while len(waiting) and taken < solver.max_steps:
+        budget = min(STEPS_A_CALL, solver.max_steps - taken)
+        taken += budget
+        unfinished = []
+        for position, count in blocks(len(waiting), cohort.block(len(waiting))):
+            at = waiting[position]
+            moved, done, used = _run(
+                solver,
+                statistic,
+                penalty,
+                budget,
+                rows_of(state, at),
+                rows_of(hyper, at),
+                cohort.take(index[at]),
+            )
+            keep = at[:count]
+            for whole, part in zip(jax.tree.leaves(state), jax.tree.leaves(moved), strict=True):
+                whole[keep] = np.asarray(part)[:count]
+            steps[keep] += np.asarray(used)[:count]
+            unfinished.append(keep[~np.asarray(done)[:count]])
+        waiting = np.concatenate(unfinished)
+    return state, steps
+
+
+@functools.partial(jax.jit, static_argnames=("solver", "statistic", "penalty"))
+def _run(solver, statistic, penalty, budget, state, hyper, samples):
+    """At most ``budget`` steps; finished genes stand still."""
+
+    def unfinished(carry):
+        state, _, taken = carry
+        return (taken < budget) & ~jnp.all(solver.done(state))
+
+    def body(carry):
+        state, used, taken = carry
+        sums = statistic(state.trial, hyper, samples)
+        new = _advance(solver, penalty, state, hyper, sums)
+        return new, used + ~solver.done(state), taken + 1
+
+    used = jnp.zeros(solver.done(state).shape, dtype=jnp.int64)
+    state, used, _ = jax.lax.while_loop(unfinished, body, (state, used, 0))
+    return state, solver.done(state), used
+
+
+def _advance(solver, penalty, state, hyper, sums):
+    """One step for the genes that are not done."""
+    if penalty is not None:
+        sums = penalty(state.trial, hyper, sums)
+    done = solver.done(state)
+
+    def keep(old, new):
+        return jnp.where(done.reshape(done.shape + (1,) * (new.ndim - 1)), old, new)
+
+    return jax.tree.map(keep, state, solver.step(state, sums))
+
+
+_step = functools.partial(jax.jit, static_argnames=("solver", "penalty"))(_advance)
+
+
+def _rounds(solver, statistic, penalty, state, hyper, cohort, index):
+    """One round trip a step, all unfinished genes in one message."""
+    steps = np.zeros(len(index), dtype=np.int64)
+    waiting = np.flatnonzero(~np.asarray(solver.done(state)))
+    for _ in range(solver.max_steps):
+        if not len(waiting):
+            break
+        old, with_hyper = rows_of(state, waiting), rows_of(hyper, waiting)
+        sums = cohort.sum(statistic, old.trial, with_hyper, genes=index[waiting])
+        new = _step(solver, penalty, old, with_hyper, sums)
+        for whole, part in zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True):
+            whole[waiting] = np.asarray(part)
+        steps[waiting] += 1
+        waiting = waiting[~np.asarray(solver.done(new))]
+    return state, steps

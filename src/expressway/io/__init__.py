@@ -1,0 +1,18 @@
+"""Files, sample tables and formulas on one side, arrays on the other."""
+
+from expressway._errors import InputError as InputError
+
+from .contrast import Contrast as Contrast
+from .contrast import contrast as contrast
+from .design import Design as Design
+from .design import design as design
+from .read import check_counts as check_counts
+from .read import read_counts as read_counts
+from .record import Clock as Clock
+from .record import peak_memory as peak_memory
+from .record import versions as versions
+from .tables import genes_table as genes_table
+from .tables import results_table as results_table
+from .tables import samples_table as samples_table
+from .write import check_folder as check_folder
+from .write import whole_folder as whole_folder

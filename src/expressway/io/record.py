@@ -1,0 +1,50 @@
+"""What a run was and what it cost: versions, seconds, memory."""
+
+import importlib.metadata
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+PACKAGES = ("expressway", "anndata", "formulaic", "jax", "numpy", "pandas", "scipy")
+
+
+class Clock:
+    """Wall and CPU seconds of each stage, in the order of the first time each was entered.
+
+    Parameters
+    ----------
+    watch
+        Called with the name of each stage as it begins.
+    """
+
+    def __init__(self, watch: Callable[[str], None] = lambda _: None) -> None:
+        self._watch = watch
+        self.seconds: dict[str, dict[str, float]] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """A context that is timed under a name; entered again, it adds up."""
+        self._watch(name)
+        wall, cpu = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            spent = self.seconds.setdefault(name, {"wall": 0.0, "cpu": 0.0})
+            spent["wall"] += time.perf_counter() - wall
+            spent["cpu"] += time.process_time() - cpu
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in PACKAGES
+    }
+
+
+def peak_memory() -> float:
+    """Largest resident size of this process so far, in MB (10^6 bytes)."""
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage: bytes on macOS, kB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

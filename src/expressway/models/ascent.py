@@ -1,0 +1,154 @@
+"""Where DESeq2's gradient ascent stops on a flat profile of log dispersion.
+
+With few residual degrees of freedom many profiles are nearly flat: DESeq2's ascent then stops on
+the way to the optimum (gain of a step below 1e-6), or gives up after 100 steps and takes the best
+of a grid. Trend, prior and, through them, every p-value depend on these values, so they are
+reproduced. No further look at the rows is needed: the profile of such a gene is evaluated once on
+fixed nodes, and the ascent runs on the interpolant.
+
+Source: DESeq2 1.38 ``src/DESeq2.cpp`` (fitDisp, fitDispGrid) and ``R/core.R``
+(estimateDispersionsGeneEst).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from expressway._types import Bool, Float, Int
+
+# src/DESeq2.cpp, fitDisp: Armijo's epsilon; bounds of a proposal; a step's gain that ends it.
+_ARMIJO = 1e-4
+_LOWEST, _HIGHEST = -30.0, 10.0
+_TOLERANCE = 1e-6
+_STEPS = 100
+_GRID = 20
+
+
+class Interpolant(NamedTuple):
+    """Quintic Hermite interpolant of the negative log-likelihood of each gene in log alpha."""
+
+    nodes: Float[np.ndarray, "m"]
+    loss: Float[np.ndarray, "g m"]
+    slope: Float[np.ndarray, "g m"]
+    curvature: Float[np.ndarray, "g m"]
+
+    def at(
+        self, a: Float[np.ndarray, "k"], genes: Int[np.ndarray, "k"]
+    ) -> tuple[Float[np.ndarray, "k"], Float[np.ndarray, "k"]]:
+        """Loss and slope of some genes; beyond the last nodes their values."""
+        a = np.clip(a, self.nodes[0], self.nodes[-1])
+        left = np.clip(np.searchsorted(self.nodes, a, side="right") - 1, 0, len(self.nodes) - 2)
+        h = self.nodes[left + 1] - self.nodes[left]
+        t = (a - self.nodes[left]) / h
+        f0, f1 = self.loss[genes, left], self.loss[genes, left + 1]
+        d0, d1 = h * self.slope[genes, left], h * self.slope[genes, left + 1]
+        c0, c1 = h * h * self.curvature[genes, left], h * h * self.curvature[genes, left + 1]
+        # Taylor coefficients at the left node, then three that meet the right one.
+        gap = f1 - f0 - d0 - c0 / 2
+        slope_gap = d1 - d0 - c0
+        curve_gap = c1 - c0
+        k3 = 10 * gap - 4 * slope_gap + curve_gap / 2
+        k4 = -15 * gap + 7 * slope_gap - curve_gap
+        k5 = 6 * gap - 3 * slope_gap + curve_gap / 2
+        loss = f0 + t * (d0 + t * (c0 / 2 + t * (k3 + t * (k4 + t * k5))))
+        slope = d0 + t * (c0 + t * (3 * k3 + t * (4 * k4 + t * 5 * k5)))
+        return loss, slope / h
+
+
+def nodes(max_dispersion: float) -> Float[np.ndarray, "m"]:
+    """Nodes in log alpha: half a unit apart, where profiles bend on a scale of one; wider below.
+
+    The interpolant's error is ``h^6 / 46080`` times a sixth derivative of order one: below 1e-6,
+    and its slope's far below the 1e-3 at which the ascent stops.
+    """
+    top = np.log(max_dispersion)
+    near = np.arange(top, -13.0, -0.5)
+    far = np.arange(near[-1] - 1.0, -23.0, -1.0)
+    return np.concatenate([near, far])[::-1].copy()
+
+
+class Stop(NamedTuple):
+    """Where the ascent of each gene ended."""
+
+    log_alpha: Float[np.ndarray, "g"]
+    initial_loss: Float[np.ndarray, "g"]
+    loss: Float[np.ndarray, "g"]
+    steps: Int[np.ndarray, "g"]
+
+
+def ascend(profile: Interpolant, start: Float[np.ndarray, "g"], lowest: float) -> Stop:
+    """Ascent of every gene from its start: unit steps of the gradient, halved or grown a tenth."""
+    everyone = np.arange(len(start))
+    a = start.copy()
+    loss, slope = profile.at(a, everyone)
+    initial = loss.copy()
+    step = np.ones_like(a)
+    accepted = np.zeros(len(a), dtype=int)
+    steps = np.zeros(len(a), dtype=int)
+    live = everyone
+    for _ in range(_STEPS):
+        if not len(live):
+            break
+        steps[live] += 1
+        uphill = -slope[live]
+        step[live] = _clipped(a[live], step[live], uphill)
+        proposal = a[live] + step[live] * uphill
+        new_loss, new_slope = profile.at(proposal, live)
+        accept = new_loss <= loss[live] - step[live] * _ARMIJO * uphill**2
+        step[live[~accept]] /= 2
+        moved = live[accept]
+        gain = loss[moved] - new_loss[accept]
+        a[moved], loss[moved] = proposal[accept], new_loss[accept]
+        accepted[moved] += 1
+        ended = (gain < _TOLERANCE) | (a[moved] < lowest)
+        on = moved[~ended]
+        slope[on] = new_slope[accept][~ended]
+        step[on] = np.minimum(step[on] * 1.1, 1.0)
+        step[on[accepted[on] % 5 == 0]] /= 2
+        live = np.setdiff1d(live, moved[ended], assume_unique=True)
+    return Stop(a, initial, loss, steps)
+
+
+def _clipped(
+    a: Float[np.ndarray, "k"], step: Float[np.ndarray, "k"], uphill: Float[np.ndarray, "k"]
+) -> Float[np.ndarray, "k"]:
+    safe = np.where(uphill == 0, 1.0, uphill)
+    step = np.where(a + step * uphill < _LOWEST, (_LOWEST - a) / safe, step)
+    return np.where(a + step * uphill > _HIGHEST, (_HIGHEST - a) / safe, step)
+
+
+def grid(profile: Interpolant, lower: float, upper: float) -> Float[np.ndarray, "g"]:
+    """Best of twenty values over the whole range, then of twenty around it."""
+    g = len(profile.loss)
+    coarse = np.broadcast_to(np.linspace(lower, upper, _GRID), (g, _GRID))
+    best = _best(profile, coarse)
+    spacing = (upper - lower) / (_GRID - 1)
+    return _best(profile, best[:, None] + np.linspace(-spacing, spacing, _GRID))
+
+
+def _best(profile: Interpolant, values: Float[np.ndarray, "g m"]) -> Float[np.ndarray, "g"]:
+    g, m = values.shape
+    loss = profile.at(values.ravel(), np.repeat(np.arange(g), m))[0].reshape(g, m)
+    return values[np.arange(g), np.argmin(loss, axis=1)]
+
+
+def gene_wise(
+    profile: Interpolant,
+    start: Float[np.ndarray, "g"],
+    bounds: tuple[float, float],
+) -> Float[np.ndarray, "g"]:
+    """Dispersions (not their logs) that DESeq2 would report, from its start.
+
+    The start is kept when the log-likelihood does not rise by 1e-6 of its size; a gene whose
+    ascent took one step or all hundred takes the grid's value, unless it is at the lower bound.
+    """
+    lower, upper = bounds
+    stop = ascend(profile, np.log(start), np.log(lower / 10))
+    alpha = np.minimum(np.exp(stop.log_alpha), upper)
+    still = stop.initial_loss - stop.loss < _TOLERANCE * np.abs(stop.initial_loss)
+    alpha = np.where(still, start, alpha)
+    by_grid: Bool[np.ndarray, g] = ((stop.steps == 1) | (stop.steps == _STEPS)) & (
+        alpha > 10 * lower
+    )
+    alpha = np.where(by_grid, np.exp(grid(profile, np.log(lower), np.log(upper))), alpha)
+    return np.clip(alpha, lower, upper)

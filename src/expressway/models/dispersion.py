@@ -1,0 +1,309 @@
+"""Gene-wise and maximum a posteriori dispersions by Cox-Reid adjusted profile likelihood.
+
+Sources: Love, Huber & Anders 2014 (Genome Biology 15:550, methods, "Estimation of dispersions"),
+Cox & Reid 1987 (JRSS B 49), McCarthy, Chen & Smyth 2012 (NAR 40:4288), and DESeq2 1.38
+``R/core.R`` (estimateDispersionsGeneEst, estimateDispersionsMAP), ``src/DESeq2.cpp`` (fitDisp).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from expressway._types import Array, Float, Int
+from expressway.core import linear
+from expressway.core.cohort import Cohort, Samples, compiled, rows_of
+from expressway.core.scalar import Curve, Interval, Scalar
+from expressway.core.solve import Fit, Status, solve
+from expressway.core.special import gamma_ratio
+
+from . import ascent
+from .nb import MIN_MU, mean, row_weight, weighted_crossproduct
+
+# DESeq2 R/core.R, minDisp.
+MIN_DISPERSION = 1e-8
+# DESeq2 R/core.R, dispTol: an ascent whose first step gains less stops where it started.
+TOLERANCE = 1e-6
+# Curvature in log alpha below which DESeq2's ascent is still more than 1e-3 away when its slope
+# falls below the square root of its tolerance.
+FLAT = 1.0
+
+
+def max_dispersion(n: int) -> float:
+    """DESeq2's upper bound, max(10, n samples)."""
+    return float(max(10, n))
+
+
+class Moments(NamedTuple):
+    """Sums over samples of normalised counts q = y / size factor."""
+
+    mean: Float[Array, "g"]
+    """Sum of q."""
+    inverse_size: Float[Array, "g"]
+    """Sum of 1 / size factor."""
+    normal: Float[Array, "g p p"]
+    """``X'X``."""
+    linear: Float[Array, "g p"]
+    """``X'q``."""
+    log: Float[Array, "g p"]
+    """``X' log(q + .1)`` (natural log): DESeq2's start for the coefficients."""
+
+
+def moments(s: Samples) -> Moments:
+    """First sums of normalised counts, over rows."""
+    present = s.weight[:, None]
+    inverse = jnp.broadcast_to(present * jnp.exp(-s.offset), s.y.shape)
+    q = s.y * inverse
+    return Moments(
+        mean=jnp.sum(q, axis=0),
+        inverse_size=jnp.sum(inverse, axis=0),
+        normal=weighted_crossproduct(jnp.broadcast_to(present, s.y.shape), s.x),
+        linear=q.T @ s.x,
+        log=(present * jnp.log(q + 0.1)).T @ s.x,
+    )
+
+
+class Spread(NamedTuple):
+    """Sums over samples of squared deviations of normalised counts."""
+
+    square: Float[Array, "g"]
+    """Sum of (q - mean)²."""
+    excess: Float[Array, "g"]
+    """Sum of ((q - m)² - m) / m², m = max(1, fitted by least squares)."""
+
+
+def spread(center: Float[Array, "g"], linear: Float[Array, "g p"], s: Samples) -> Spread:
+    """Second sums of normalised counts, over rows."""
+    present = s.weight[:, None]
+    q = s.y * jnp.exp(-s.offset)
+    m = jnp.maximum(1.0, s.x @ linear.T)
+    return Spread(
+        square=jnp.sum(present * (q - center) ** 2, axis=0),
+        excess=jnp.sum(present * ((q - m) ** 2 - m) / m**2, axis=0),
+    )
+
+
+class Profile(NamedTuple):
+    """Sums over samples at fixed means; derivatives are in log alpha."""
+
+    loss: Float[Array, "g"]
+    slope: Float[Array, "g"]
+    curvature: Float[Array, "g"]
+    info: Float[Array, "g p p"]
+    """``X'WX``, ``W = mu / (1 + alpha mu)``, for the Cox-Reid term."""
+    info_slope: Float[Array, "g p p"]
+    info_curvature: Float[Array, "g p p"]
+
+
+class Shape(NamedTuple):
+    """What a dispersion fit of each gene holds fixed."""
+
+    beta: Float[Array, "g p"]
+    """Coefficients that give the means: log-linear, or of normalised counts if linear."""
+    prior_mean: Float[Array, "g"]
+    """Log dispersion the prior is centred on."""
+    prior_precision: Float[Array, "g"]
+    """1 / prior variance of log dispersion; 0 for none."""
+
+
+def profile_glm(log_alpha: Float[Array, "g"], shape: Shape, s: Samples) -> Profile:
+    """Profile sums with means ``exp(offset + x beta)``, raised to .5."""
+    return _profile(log_alpha, jnp.maximum(mean(shape.beta, s), MIN_MU), s)
+
+
+def profile_linear(log_alpha: Float[Array, "g"], shape: Shape, s: Samples) -> Profile:
+    """Profile sums with means ``size factor × x beta``, raised to .5.
+
+    DESeq2 uses them where distinct design rows number exactly p (group means).
+    """
+    return _profile(log_alpha, jnp.maximum(jnp.exp(s.offset) * (s.x @ shape.beta.T), MIN_MU), s)
+
+
+def _profile(log_alpha: Float[Array, "g"], mu: Float[Array, "n g"], s: Samples) -> Profile:
+    """Negative log-likelihood in log alpha and its derivatives, summed over rows.
+
+    With r = 1 / alpha and D f = f(y + r) - f(r)::
+
+        loss      = -sum [D lgamma - y log r - (y + r) log(1 + alpha mu)]
+        slope     = -sum [r (log(1 + alpha mu) - D digamma) + (y - mu) / (1 + alpha mu)]
+        curvature = -sum [r (D digamma - log(1 + alpha mu)) + r² D trigamma
+                          + mu / (1 + alpha mu) - alpha mu (y - mu) / (1 + alpha mu)²]
+
+    the loss up to ``lgamma(y + 1) - y log mu``, as DESeq2 leaves it. W = mu / (1 + alpha mu) has
+    derivatives ``-alpha W²`` and ``-alpha W² + 2 alpha² W³``.
+    """
+    alpha = jnp.exp(log_alpha)
+    r = 1.0 / alpha
+    rows = row_weight(s)
+    ratio = gamma_ratio(s.y, r)
+    log = jnp.log1p(alpha * mu)
+    over = 1.0 / (1.0 + alpha * mu)
+    w = mu * over
+    aw = alpha * w
+    gap = r * (log - ratio.digamma)
+    left = (s.y - mu) * over
+    return Profile(
+        loss=-jnp.sum(rows * (ratio.log - (s.y + r) * log), axis=0),
+        slope=-jnp.sum(rows * (gap + left), axis=0),
+        curvature=-jnp.sum(rows * (r * r * ratio.trigamma - gap + w - aw * left), axis=0),
+        info=weighted_crossproduct(rows * w, s.x),
+        info_slope=weighted_crossproduct(-rows * aw * w, s.x),
+        info_curvature=weighted_crossproduct(rows * aw * w * (2 * aw - 1), s.x),
+    )
+
+
+def adjusted(log_alpha: Float[Array, "g"], shape: Shape, f: Profile) -> Curve:
+    """The profile with the Cox-Reid term and the normal prior on log alpha, both of the totals.
+
+    Adds ``log det(X'WX) / 2 + (log alpha - prior mean)² × prior precision / 2``.
+    """
+    factor = linear.cholesky(f.info)
+    inverse = linear.inverse(factor)
+    first = jnp.einsum("gij,gjk->gik", inverse, f.info_slope)
+    slope = jnp.trace(first, axis1=-2, axis2=-1)
+    curvature = jnp.sum(inverse * f.info_curvature - first * jnp.swapaxes(first, 1, 2), (1, 2))
+    away = log_alpha - shape.prior_mean
+    return Curve(
+        loss=f.loss + 0.5 * linear.log_determinant(factor) + 0.5 * shape.prior_precision * away**2,
+        slope=f.slope + 0.5 * slope + shape.prior_precision * away,
+        curvature=f.curvature + 0.5 * curvature + shape.prior_precision,
+    )
+
+
+class Dispersions(NamedTuple):
+    """Dispersions of a set of genes and why each fit stopped."""
+
+    alpha: Float[np.ndarray, "g"]
+    status: Int[np.ndarray, "g"]
+
+
+class Means(NamedTuple):
+    """Coefficients that give each gene's means while its dispersion is fitted."""
+
+    beta: Float[np.ndarray, "g p"]
+    linear: bool
+    """Of normalised counts (least squares), not of their log (GLM)."""
+
+
+def start(sums: Moments, second: Spread, n: int, p: int) -> Float[np.ndarray, "g"]:
+    """DESeq2's start: min(rough, moments), within the bounds.
+
+    rough = ``sum ((q - m)² - m) / m² / (n - p)``, floored at 0; moments =
+    ``(variance - mean(1 / size factor) × mean) / mean²``.
+    """
+    center = sums.mean / n
+    variance = second.square / (n - 1)
+    rough = np.maximum(second.excess / (n - p), 0.0)
+    by_moments = (variance - sums.inverse_size / n * center) / center**2
+    return np.clip(np.minimum(rough, by_moments), MIN_DISPERSION, max_dispersion(n))
+
+
+def gene_wise(
+    cohort: Cohort,
+    means: Means,
+    initial: Float[np.ndarray, "g"],
+    n: int,
+    genes: Int[np.ndarray, "g"],
+) -> Dispersions:
+    """Gene-wise dispersions: the local optimum of the adjusted profile from DESeq2's start.
+
+    A gene started at the lower bound whose first step would gain less than 1e-6 stays there,
+    even where a better optimum lies inside, as in DESeq2. Genes with a nearly flat profile get
+    the value at which DESeq2's ascent stops (`ascent`), the others their optimum.
+    """
+    g = len(genes)
+    shape = Shape(means.beta, np.zeros(g), np.zeros(g))
+    log_start = np.log(initial)
+    statistic = profile_linear if means.linear else profile_glm
+    first = _curve(cohort, statistic, log_start, shape, genes)
+    square = first.slope**2
+    free = np.flatnonzero((square >= TOLERANCE) | (initial > 10 * MIN_DISPERSION))
+    fit = _solve(cohort, statistic, log_start[free], rows_of(shape, free), n, genes[free])
+    alpha, status = initial.copy(), np.full(g, int(Status.AT_BOUND))
+    alpha[free], status[free] = np.exp(fit.theta), fit.status
+    # The gain of DESeq2's first step is at least Armijo's 1e-4 of the squared slope.
+    still = square[free] < 1e4 * TOLERANCE
+    flat = still | (fit.state.curvature < FLAT) | (fit.status == Status.AT_BOUND)
+    slow = free[flat]
+    if len(slow):
+        bounds = (MIN_DISPERSION, max_dispersion(n))
+        profile = _interpolant(cohort, statistic, rows_of(shape, slow), bounds[1], genes[slow])
+        alpha[slow] = ascent.gene_wise(profile, initial[slow], bounds)
+    risen = first.loss[free] - fit.state.loss >= TOLERANCE * np.abs(first.loss[free])
+    kept = free[~risen & ~flat]
+    alpha[kept] = initial[kept]
+    return Dispersions(_bounded(alpha, n), status)
+
+
+def _curve(
+    cohort: Cohort,
+    statistic: Callable[..., Profile],
+    log_alpha: Float[np.ndarray, "g"],
+    shape: Shape,
+    genes: Int[np.ndarray, "g"],
+) -> Curve:
+    """The adjusted profile at one value a gene."""
+    sums = cohort.sum(statistic, log_alpha, shape, genes=genes)
+    return Curve(*(np.asarray(a) for a in compiled(adjusted)(log_alpha, shape, sums)))
+
+
+def _interpolant(
+    cohort: Cohort,
+    statistic: Callable[..., Profile],
+    shape: Shape,
+    highest: float,
+    genes: Int[np.ndarray, "g"],
+) -> ascent.Interpolant:
+    """The adjusted profile of some genes on the ascent's nodes, in one sum."""
+    at = ascent.nodes(highest)
+    each = np.repeat(np.arange(len(genes)), len(at))
+    curve = _curve(cohort, statistic, np.tile(at, len(genes)), rows_of(shape, each), genes[each])
+    return ascent.Interpolant(at, *(a.reshape(len(genes), len(at)) for a in curve))
+
+
+def maximum_a_posteriori(
+    cohort: Cohort,
+    means: Means,
+    initial: Float[np.ndarray, "g"],
+    prior: tuple[Float[np.ndarray, "g"], float],
+    n: int,
+    genes: Int[np.ndarray, "g"],
+) -> Dispersions:
+    """Dispersions at the mode of likelihood × Cox-Reid term × log-normal prior.
+
+    Parameters
+    ----------
+    cohort, means, genes
+        As for `gene_wise`, whose means are used again.
+    initial
+        Gene-wise dispersions: the start, unless they are below a tenth of the trend.
+    prior
+        Trend value of each gene, and the prior variance of log dispersion (natural log).
+    n
+        Number of samples.
+    """
+    trend, variance = prior
+    begin = np.log(np.where(initial > 0.1 * trend, initial, trend))
+    shape = Shape(means.beta, np.log(trend), np.full(len(genes), 1.0 / variance))
+    statistic = profile_linear if means.linear else profile_glm
+    fit = _solve(cohort, statistic, begin, shape, n, genes)
+    return Dispersions(_bounded(np.exp(fit.theta), n), fit.status)
+
+
+def _solve(
+    cohort: Cohort,
+    statistic: Callable[..., Profile],
+    begin: Float[np.ndarray, "g"],
+    shape: Shape,
+    n: int,
+    genes: Int[np.ndarray, "g"],
+) -> Fit:
+    lower = np.full(len(genes), np.log(MIN_DISPERSION))
+    upper = np.full(len(genes), np.log(max_dispersion(n)))
+    interval = Interval(begin, lower, upper)
+    return solve(Scalar(), statistic, interval, shape, cohort, penalty=adjusted, genes=genes)
+
+
+def _bounded(alpha: Float[np.ndarray, "g"], n: int) -> Float[np.ndarray, "g"]:
+    return np.clip(alpha, MIN_DISPERSION, max_dispersion(n))

@@ -1,0 +1,64 @@
+"""Benjamini-Hochberg adjustment and independent filtering by the mean of normalised counts."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from expressway._types import Bool, Float
+from expressway.core.smooth import lowess
+
+# DESeq2 R/results.R, pvalueAdjustment.
+QUANTILES = 50
+SPAN = 1 / 5
+
+
+class Adjusted(NamedTuple):
+    """Adjusted p-values and the filter behind them."""
+
+    p_adj: Float[np.ndarray, "g"]
+    """NaN where there is no p-value or the gene was filtered."""
+    filtered: Bool[np.ndarray, "g"]
+    """Genes with a p-value whose mean is below the threshold."""
+    threshold: float
+    """Mean of normalised counts below which genes were filtered."""
+
+
+def benjamini_hochberg(p: Float[np.ndarray, "g"]) -> Float[np.ndarray, "g"]:
+    """Adjusted p-values of those that are not NaN (Benjamini & Hochberg 1995)."""
+    adjusted = np.full(p.shape, np.nan)
+    tested = np.isfinite(p)
+    if np.any(tested):
+        adjusted[tested] = stats.false_discovery_control(p[tested])
+    return adjusted
+
+
+def independent_filter(
+    p: Float[np.ndarray, "g"], mean: Float[np.ndarray, "g"], alpha: float = 0.1
+) -> Adjusted:
+    """Adjusted p-values of the genes above the mean that lets most of them through.
+
+    Fifty thresholds at quantiles of the mean from the share of zero means to .95; the number of
+    genes with adjusted p < alpha at each is smoothed by lowess (span 1/5); the first threshold
+    whose number exceeds the smooth's maximum less its root mean square residual is taken, the
+    first of all if no number exceeds ten (Love, Huber & Anders 2014; DESeq2 R/results.R).
+    """
+    lowest = float(np.mean(mean == 0))
+    share = np.linspace(lowest, 0.95 if lowest < 0.95 else 1.0, QUANTILES)
+    thresholds = np.quantile(mean, share)
+    adjusted = [benjamini_hochberg(np.where(mean >= t, p, np.nan)) for t in thresholds]
+    number = np.array([np.sum(a < alpha) for a in adjusted], dtype=float)
+    chosen = _choose(number, share)
+    filtered = np.isfinite(p) & (mean < thresholds[chosen])
+    return Adjusted(adjusted[chosen], filtered, float(thresholds[chosen]))
+
+
+def _choose(number: Float[np.ndarray, "m"], share: Float[np.ndarray, "m"]) -> int:
+    if np.max(number) <= 10:
+        return 0
+    smooth = lowess(share, number, SPAN)
+    some = number > 0
+    residual = number[some] - smooth[some]
+    bar = np.max(smooth) - np.sqrt(np.mean(residual**2))
+    above = np.flatnonzero(number > bar)
+    return int(above[0]) if len(above) else 0

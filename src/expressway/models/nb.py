@@ -1,0 +1,233 @@
+"""The negative-binomial GLM with log link: coefficients given dispersions.
+
+Counts ``y ~ NB(mu, alpha)`` with ``log mu = offset + x beta`` (natural log) and variance
+``mu + alpha mu²``. Sources: Love, Huber & Anders 2014 (Genome Biology 15:550, methods) and
+DESeq2 1.38 ``R/core.R`` (fitNbinomGLMs, fitNbinomGLMsOptim), ``src/DESeq2.cpp`` (fitBeta).
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from expressway._types import Array, Bool, Float, Int
+from expressway.core.boxed import Boxed, Score
+from expressway.core.cohort import Cohort, Samples
+from expressway.core.irls import Equation, Irls
+from expressway.core.solve import Status, solve
+
+# DESeq2 R/core.R, minmu: means below it are raised inside weights, response and errors.
+MIN_MU = 0.5
+# DESeq2 R/core.R, fitNbinomGLMs: lambda = 1e-6 on the log2 scale.
+RIDGE = 1e-6 / np.log(2) ** 2
+# DESeq2 R/core.R, fitNbinomGLMsOptim: `large` = 30 on the log2 scale.
+BOX = 30 * float(np.log(2))
+# Eigenvalues and projections of designs of order one below this are rounding.
+SIDE = 1e-9
+
+
+def mean(beta: Float[Array, "g p"], s: Samples) -> Float[Array, "n g"]:
+    """Means ``exp(offset + x beta)``."""
+    return jnp.exp(s.offset + s.x @ beta.T)
+
+
+def row_weight(s: Samples) -> Float[Array, "n #g"]:
+    """What multiplies a row's terms: how often it counts × observation weight."""
+    return s.weight[:, None] * s.precision
+
+
+def weighted_crossproduct(w: Float[Array, "n g"], x: Float[Array, "n p"]) -> Float[Array, "g p p"]:
+    """``sum_n w_ng x_n x_n'`` as one matrix product for all genes."""
+    n, p = x.shape
+    outer = (x[:, :, None] * x[:, None, :]).reshape(n, p * p)
+    return (w.T @ outer).reshape(w.shape[1], p, p)
+
+
+def equation(beta: Float[Array, "g p"], alpha: Float[Array, "g"], s: Samples) -> Equation:
+    """DESeq2's estimating equation, with means raised to ``MIN_MU`` in the working response.
+
+    With ``m = max(mu, .5)``, ``w = m / (1 + alpha m)`` and working response
+    ``z = log m - offset + (y - m) / m``, one step of DESeq2's iteration solves
+    ``(X'WX + ridge) beta = X'Wz``. Its fixed point is the root of::
+
+        score = X'W (z - X beta) - ridge beta
+
+    The clip is part of the statistic: for a group of zeros it stops the coefficient at
+    log(.5) - 1, where the likelihood itself would run to minus infinity and the Wald test
+    would lose the gene.
+
+    Returns
+    -------
+    Equation
+        Summed over rows: the score without the ridge, ``X'WX``, and minus the score's derivative,
+        whose weights are ``m (1 + alpha y) / (1 + alpha m)²`` where the mean is not clipped and w
+        where it is.
+    """
+    mu = mean(beta, s)
+    m = jnp.maximum(mu, MIN_MU)
+    raised = jnp.where(mu < MIN_MU, jnp.log(MIN_MU) - s.offset - s.x @ beta.T, 0.0)
+    over = 1.0 / (1.0 + alpha * m)
+    w = m * over
+    observed = jnp.where(mu < MIN_MU, w, w * (1.0 + alpha * s.y) * over)
+    rows = row_weight(s)
+    return Equation(
+        score=(rows * (w * raised + (s.y - m) * over)).T @ s.x,
+        info=weighted_crossproduct(rows * w, s.x),
+        newton=weighted_crossproduct(rows * observed, s.x),
+    )
+
+
+def ridge_equation(beta: Float[Array, "g p"], alpha: Float[Array, "g"], e: Equation) -> Equation:  # noqa: ARG001
+    """The estimating equation with DESeq2's ridge, added once to the totals."""
+    ridge = RIDGE * jnp.eye(beta.shape[-1])
+    return Equation(e.score - RIDGE * beta, e.info + ridge, e.newton + ridge)
+
+
+def likelihood(beta: Float[Array, "g p"], alpha: Float[Array, "g"], s: Samples) -> Score:
+    """Negative log-likelihood (terms in beta only), gradient and observed information; no clip.
+
+    ``loss = sum (y + r) log(1 + alpha mu) - y (offset + x beta)`` with ``r = 1 / alpha``: convex
+    in beta, with weights ``mu (1 + alpha y) / (1 + alpha mu)²`` in the second derivative.
+    """
+    eta = s.offset + s.x @ beta.T
+    mu = jnp.exp(eta)
+    over = 1.0 / (1.0 + alpha * mu)
+    rows = row_weight(s)
+    return Score(
+        loss=jnp.sum(rows * ((s.y + 1.0 / alpha) * jnp.log1p(alpha * mu) - s.y * eta), axis=0),
+        gradient=(rows * ((mu - s.y) * over)).T @ s.x,
+        info=weighted_crossproduct(rows * mu * (1.0 + alpha * s.y) * over**2, s.x),
+    )
+
+
+def ridge_likelihood(beta: Float[Array, "g p"], alpha: Float[Array, "g"], f: Score) -> Score:  # noqa: ARG001
+    """The likelihood's penalised form: plus ``ridge |beta|² / 2``, added once to the totals."""
+    return Score(
+        f.loss + 0.5 * RIDGE * jnp.sum(beta**2, axis=-1),
+        f.gradient + RIDGE * beta,
+        f.info + RIDGE * jnp.eye(beta.shape[-1]),
+    )
+
+
+class Information(NamedTuple):
+    """Fisher's information with clipped means, and rows near zero mean, at the estimate."""
+
+    info: Float[Array, "g p p"]
+
+
+def information(beta: Float[Array, "g p"], alpha: Float[Array, "g"], s: Samples) -> Information:
+    """``X'WX`` with ``W = m / (1 + alpha m)``, ``m = max(mu, .5)``, summed over rows."""
+    m = jnp.maximum(mean(beta, s), MIN_MU)
+    return Information(weighted_crossproduct(row_weight(s) * m / (1.0 + alpha * m), s.x))
+
+
+class Coefficients(NamedTuple):
+    """Coefficients of every gene (natural log), and their covariance."""
+
+    beta: Float[np.ndarray, "g p"]
+    covariance: Float[np.ndarray, "g p p"]
+    """``(I + ridge)⁻¹ I (I + ridge)⁻¹`` with I Fisher's information, means clipped (DESeq2)."""
+    status: Int[np.ndarray, "g"]
+    boxed: Bool[np.ndarray, "g"]
+    """The field's iteration did not finish the gene and the box-constrained solver did it."""
+
+
+def coefficients(
+    cohort: Cohort,
+    start: Float[np.ndarray, "g p"],
+    alpha: Float[np.ndarray, "g"],
+    genes: Int[np.ndarray, "g"],
+) -> Coefficients:
+    """Coefficients given dispersions: `irls`, then `boxed` for the genes it cannot finish.
+
+    Parameters
+    ----------
+    cohort
+        Rows with size factors.
+    start
+        Start, natural log: DESeq2's is least squares on ``log(normalised count + .1)``.
+    alpha
+        Dispersions.
+    genes
+        Their indices in the cohort.
+    """
+    fit = solve(Irls(), equation, start, alpha, cohort, penalty=ridge_equation, genes=genes)
+    beta, status = np.array(fit.theta), np.array(fit.status)
+    left = np.flatnonzero(status != Status.OK)
+    if len(left):
+        solver = Boxed(bound=BOX)
+        caught = solve(
+            solver,
+            likelihood,
+            start[left],
+            alpha[left],
+            cohort,
+            penalty=ridge_likelihood,
+            genes=genes[left],
+        )
+        beta[left], status[left] = caught.theta, caught.status
+    boxed = np.zeros(len(genes), bool)
+    boxed[left] = True
+    info = cohort.sum(information, beta, alpha, genes=genes).info
+    inverse = np.linalg.inv(info + RIDGE * np.eye(beta.shape[-1]))
+    return Coefficients(beta, inverse @ info @ inverse, status, boxed)
+
+
+def inverse_information(
+    cohort: Cohort,
+    beta: Float[np.ndarray, "g p"],
+    alpha: Float[np.ndarray, "g"],
+    genes: Int[np.ndarray, "g"],
+) -> Float[np.ndarray, "g p p"]:
+    """``(X'WX + ridge)⁻¹``, of which the hat matrix is made."""
+    info = cohort.sum(information, beta, alpha, genes=genes).info
+    return np.linalg.inv(info + RIDGE * np.eye(beta.shape[-1]))
+
+
+class Support(NamedTuple):
+    """Crossproduct of the design over the samples with a count."""
+
+    positive: Float[Array, "g p p"]
+
+
+def support(s: Samples) -> Support:
+    """``sum x x'`` over rows with a count."""
+    return Support(weighted_crossproduct((s.y > 0) * (s.weight[:, None] > 0) * 1.0, s.x))
+
+
+class Sides(NamedTuple):
+    """Samples without a count on either side of a direction."""
+
+    positive: Float[Array, "g p"]
+    negative: Float[Array, "g p"]
+
+
+def sides(directions: Float[Array, "g p p"], s: Samples) -> Sides:
+    """Rows with ``x d > 0`` and ``x d < 0``, for each column d of each gene's directions."""
+    along = jnp.einsum("np,gpd->ngd", s.x, directions)
+    present = (s.weight > 0)[:, None, None]
+    return Sides(
+        positive=jnp.sum(present & (along > SIDE), axis=0, dtype=float),
+        negative=jnp.sum(present & (along < -SIDE), axis=0, dtype=float),
+    )
+
+
+def unsupported(cohort: Cohort, genes: Int[np.ndarray, "g"]) -> Float[np.ndarray, "g p p"]:
+    """Projector on each gene's directions of separation; 0 for a gene that has none.
+
+    The likelihood has no finite maximum along d when ``x d = 0`` for every sample with a count
+    and ``x d`` has one sign for the others (Albert & Anderson 1984, Biometrika 71:1). Candidates
+    are the eigenvectors of ``sum x x'`` over samples with a count whose eigenvalue is 0.
+    """
+    positive = cohort.sum(support, genes=genes).positive
+    projector = np.zeros_like(positive)
+    value, vector = np.linalg.eigh(positive)
+    null = value <= SIDE * np.maximum(value[:, -1:], 1.0)
+    some = np.flatnonzero(np.any(null, axis=1))
+    if len(some):
+        directions = vector[some] * null[some][:, None, :]
+        found = cohort.sum(sides, directions, genes=genes[some])
+        one_sided = (found.positive == 0) != (found.negative == 0)
+        directions = directions * one_sided[:, None, :]
+        projector[some] = directions @ np.swapaxes(directions, 1, 2)
+    return projector

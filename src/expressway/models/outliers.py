@@ -1,0 +1,169 @@
+"""Cook's distances: which counts are outliers, their replacement, which genes are filtered.
+
+Sources: Love, Huber & Anders 2014 (Genome Biology 15:550, methods, "Handling outliers") and DESeq2
+1.38 ``R/core.R`` (calculateCooksDistance, robustMethodOfMomentsDisp, trimmedCellVariance,
+replaceOutliers, recordMaxCooks).
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from expressway._types import Array, Float, Int
+from expressway.core.cohort import Cohort, Samples, compiled
+from expressway.core.order import Groups, members, trimmed_mean
+
+from .nb import MIN_MU, mean
+
+# DESeq2 R/core.R, trimmedCellVariance: trim and scale for cells of <= 3, <= 23 and more samples.
+_TRIM = (1 / 3, 1 / 4, 1 / 8)
+_SCALE = (2.04, 1.86, 1.51)
+# DESeq2 R/core.R, robustMethodOfMomentsDisp, minDisp.
+_FLOOR = 0.04
+REPLICATES = 3
+REPLACEMENT_TRIM = 0.2
+
+
+def normalised(s: Samples) -> Float[Array, "n g 1"]:
+    """Normalised counts."""
+    return (s.y * jnp.exp(-s.offset))[..., None]
+
+
+def squared_error(center: Float[Array, "g u"], s: Samples) -> Float[Array, "n g u"]:
+    """Squared deviations of normalised counts from each group's centre."""
+    return (normalised(s) - center) ** 2
+
+
+def robust_dispersion(
+    cohort: Cohort,
+    base_mean: Float[np.ndarray, "g"],
+    cells: Groups,
+    n: int,
+    genes: Int[np.ndarray, "g"],
+) -> Float[np.ndarray, "g"]:
+    """Dispersion that single outliers do not move: ``(v - mean) / mean²``, at least .04.
+
+    v is the largest over design cells of three samples or more of the scaled trimmed mean of
+    squared deviations from the trimmed mean; without such cells, of all samples taken as one,
+    with trim 1/8.
+    """
+    large = cells.count >= REPLICATES
+    if np.any(large):
+        groups = Groups(cells.rows[large], cells.count[large])
+        kind = np.digitize(groups.count, [3.5, 23.5])
+    else:
+        groups, kind = _everyone(cells, n), np.array([2])
+    cut = np.floor(groups.count * np.take(_TRIM, kind)).astype(int)
+    center = trimmed_mean(cohort, normalised, (), groups, cut, genes)
+    error = trimmed_mean(cohort, squared_error, (center,), groups, cut, genes)
+    variance = np.max(error * np.take(_SCALE, kind), axis=1)
+    return np.maximum((variance - base_mean) / base_mean**2, _FLOOR)
+
+
+def replacement(
+    cohort: Cohort, cells: Groups, n: int, genes: Int[np.ndarray, "g"]
+) -> Float[np.ndarray, "g"]:
+    """Mean of normalised counts over all samples, trimmed by .2 at both ends."""
+    cut = np.array([int(n * REPLACEMENT_TRIM)])
+    return trimmed_mean(cohort, normalised, (), _everyone(cells, n), cut, genes)[:, 0]
+
+
+def _everyone(cells: Groups, n: int) -> Groups:
+    return Groups(cells.rows[:0], np.array([n]))
+
+
+class Fitted(NamedTuple):
+    """What Cook's distances need of the fit of each gene."""
+
+    beta: Float[Array, "g p"]
+    alpha: Float[Array, "g"]
+    inverse: Float[Array, "g p p"]
+    """``(X'WX + ridge)⁻¹``."""
+    robust: Float[Array, "g"]
+
+
+def cooks(fit: Fitted, s: Samples) -> Float[Array, "n g"]:
+    """Cook's distances ``(y - mu)² / V / p × h / (1 - h)²``, V = mu + robust mu².
+
+    h is the hat diagonal ``w x'(X'WX + ridge)⁻¹x`` with means in w raised to .5.
+    """
+    mu = mean(fit.beta, s)
+    m = jnp.maximum(mu, MIN_MU)
+    n, p = s.x.shape
+    outer = (s.x[:, :, None] * s.x[:, None, :]).reshape(n, p * p)
+    hat = m / (1.0 + fit.alpha * m) * (outer @ fit.inverse.reshape(-1, p * p).T)
+    residual = (s.y - mu) ** 2 / (mu + fit.robust * mu**2)
+    return jnp.where(s.weight[:, None] > 0, residual / p * hat / (1.0 - hat) ** 2, 0.0)
+
+
+class Flags(NamedTuple):
+    """How many samples of each gene have a Cook's distance above the cutoff."""
+
+    all: Float[Array, "g"]
+    replicated: Float[Array, "g"]
+    """In design cells with three samples or more."""
+    replaceable: Float[Array, "g"]
+    """In cells with as many samples as replacement asks for, among the replicated."""
+
+
+def flags(
+    fit: Fitted,
+    cutoff: Float[Array, ""],
+    replicated: Float[Array, "u p"],
+    replaceable: Float[Array, "v p"],
+    s: Samples,
+) -> Flags:
+    """Counts of flagged samples, over rows."""
+    flagged = (cooks(fit, s) > cutoff) * 1.0
+    return Flags(
+        all=jnp.sum(flagged, axis=0),
+        replicated=_in_cells(replicated, s) @ flagged,
+        replaceable=_in_cells(replaceable, s) @ flagged,
+    )
+
+
+def _in_cells(rows: Float[Array, "u p"], s: Samples) -> Float[Array, "n"]:
+    """Samples in any of the cells: none if there are none."""
+    return jnp.sum(members(rows, s), axis=1) if rows.shape[0] else jnp.zeros(s.x.shape[0])
+
+
+class Largest(NamedTuple):
+    """The largest Cook's distance of each gene, and counts above that of the outlying sample."""
+
+    cooks: Float[np.ndarray, "g"]
+    """Over design cells with three samples or more; NaN if there are none."""
+    above: Int[np.ndarray, "g"]
+    """Samples with more counts than the sample with the largest distance of all."""
+
+
+def largest(fit: Fitted, replicated: Float[np.ndarray, "u p"], s: Samples) -> Largest:
+    """Largest Cook's distances; where rows are at hand."""
+    distance = np.asarray(compiled(cooks)(fit, s))
+    rows = np.asarray(compiled(_in_cells)(replicated, s)) > 0
+    top = np.full(distance.shape[1], np.nan)
+    if np.any(rows):
+        top = distance[rows].max(axis=0)
+    outlying = np.take_along_axis(s.y, distance.argmax(axis=0)[None, :], axis=0)
+    present = s.weight[:, None] > 0
+    return Largest(top, np.sum(present & (s.y > outlying), axis=0))
+
+
+def replaced(
+    fit: Fitted,
+    value: Float[np.ndarray, "g"],
+    cutoff: float,
+    replaceable: Float[np.ndarray, "u p"],
+    s: Samples,
+) -> dict[str, Any]:
+    """Counts of each row with the flagged ones replaced by ``value × size factor``, truncated."""
+    flagged = np.asarray(compiled(cooks)(fit, s)) > cutoff
+    rows = np.asarray(compiled(_in_cells)(replaceable, s)) > 0
+    new = np.trunc(value * np.exp(s.offset))
+    return {"y": np.where(flagged & rows[:, None], new, s.y)}
+
+
+def cutoff(n: int, p: int) -> float:
+    """The .99 quantile of F(p, n - p)."""
+    return float(stats.f.ppf(0.99, p, n - p))

@@ -1,0 +1,3 @@
+"""Where rows live, beyond this process's memory."""
+
+from .sites import Sites as Sites

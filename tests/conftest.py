@@ -1,0 +1,37 @@
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+# Before anything imports the package: shapes and types of every call are checked in tests.
+install_import_hook("expressway", "beartype.beartype")
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "standard")
+
+_HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Folder of the real data sets; skips where it is absent."""
+    named = os.environ.get("EXPRESSWAY_DATA")
+    folder = Path(named) if named else _HERE.parents[1] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}: set EXPRESSWAY_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference() -> Callable[[str], Any]:
+    """Return a loader of the committed reference numbers: ``reference("small")``."""
+
+    def load(name: str) -> Any:
+        return json.loads((_HERE / "reference" / f"{name}.json").read_text(encoding="utf-8"))
+
+    return load
