@@ -1,20 +1,24 @@
 """Where an analysis lies in an AnnData: plain arrays and tables, so that it pickles and saves.
 
 Under a key, "de" by default: ``varm[key]`` the results of a contrast; ``varm[key_genes]`` the
-quantities on the way; ``varm[key_covariance]`` and ``varm[key_unsupported]`` matrices of the
-coefficients, flattened; ``obsm[key_samples]`` size factors; ``uns[key]`` everything else.
+quantities on the way; ``varm[key_beta]`` the coefficients, natural log; ``varm[key_covariance]``
+and ``varm[key_unsupported]`` their matrices, flattened; ``obsm[key_samples]`` size factors;
+``obsm[key_design]`` the design matrix; ``uns[key]`` everything else. Names of coefficients stand
+in ``uns`` only: a slash in them must not become a name in an h5ad file.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import anndata
 import numpy as np
 import pandas as pd
 
 from expressway import io
-from expressway.core.cohort import Pooled
+from expressway.core.cohort import Samples
 from expressway.core.solve import Status
 from expressway.io.design import Design
+from expressway.io.factors import is_number
 from expressway.models import deseq, results, trend
 
 # Columns of the genes table that are fields of `deseq.Gene`, and of `deseq.DESeqFit`.
@@ -31,19 +35,30 @@ _GENE = (
 _FIT = ("max_cooks", "flagged", "outlier", "replaced")
 
 
-def store_fit(
-    adata: anndata.AnnData, key: str, fit: deseq.DESeqFit, coded: Design, layer: str | None
-) -> None:
+class Origin(NamedTuple):
+    """What an analysis was made from, beside the counts."""
+
+    coded: Design
+    reference: Mapping[str, str]
+    """Reference levels that the design was made with."""
+    layer: str | None
+    """Layer of the counts."""
+
+
+def store_fit(adata: anndata.AnnData, key: str, fit: deseq.DESeqFit, origin: Origin) -> None:
     """Put a fit into an AnnData, in place of an earlier one."""
-    g = adata.n_vars
-    adata.varm[f"{key}_genes"] = io.genes_table(fit, adata.var_names, coded.names)
+    g, coded = adata.n_vars, origin.coded
+    adata.varm[f"{key}_genes"] = io.genes_table(fit, adata.var_names)
+    adata.varm[f"{key}_beta"] = fit.gene.beta
     adata.varm[f"{key}_covariance"] = fit.gene.covariance.reshape(g, -1)
     adata.varm[f"{key}_unsupported"] = fit.gene.unsupported.reshape(g, -1)
+    adata.obsm[f"{key}_design"] = coded.matrix
     adata.uns[key] = {
         "design": coded.formula,
-        "layer": layer or "",
+        "layer": origin.layer or "",
         "coefficients": list(coded.names),
         "levels": {factor: list(levels) for factor, levels in coded.levels.items()},
+        "reference": dict(origin.reference),
         "trend": fit.trend._asdict(),
         "prior_variance": fit.prior_variance,
         "samples": fit.samples,
@@ -53,8 +68,8 @@ def store_fit(
     }
 
 
-def load_fit(adata: anndata.AnnData, key: str) -> tuple[deseq.DESeqFit, Design, str | None]:
-    """The fit that `store_fit` put there, its design, and the layer of its counts.
+def load_fit(adata: anndata.AnnData, key: str) -> tuple[deseq.DESeqFit, Origin]:
+    """The fit that `store_fit` put there, and what it was made from.
 
     Raises
     ------
@@ -65,19 +80,15 @@ def load_fit(adata: anndata.AnnData, key: str) -> tuple[deseq.DESeqFit, Design, 
         msg = f"no analysis is stored under {key!r}; run expressway.tl.de first"
         raise io.InputError(msg)
     stored: dict[str, Any] = adata.uns[key]
-    first = {factor: str(levels[0]) for factor, levels in stored["levels"].items()}
-    coded = io.design(str(stored["design"]), adata.obs, first)
-    if list(coded.names) != list(stored["coefficients"]):
-        msg = f"the samples changed since the analysis {key!r}: run expressway.tl.de again"
-        raise io.InputError(msg)
-    table: pd.DataFrame = adata.varm[f"{key}_genes"]
-    p = len(coded.names)
-    beta = table[[f"log2:{name}" for name in coded.names]].to_numpy() * np.log(2)
-    settings = {k: None if v == "" else v for k, v in stored["settings"].items()}
+    reference = {str(column): str(level) for column, level in stored["reference"].items()}
+    origin = Origin(_design(adata, key, reference), reference, str(stored["layer"]) or None)
+    table: Any = adata.varm[f"{key}_genes"]
+    p = len(origin.coded.names)
+    settings: Any = {k: None if v == "" else v for k, v in stored["settings"].items()}
     gene = deseq.Gene(
         **{name: table[name].to_numpy() for name in _GENE},
         dispersion_status=_codes(table["dispersion_status"]),
-        beta=beta,
+        beta=np.asarray(adata.varm[f"{key}_beta"]),
         covariance=np.asarray(adata.varm[f"{key}_covariance"]).reshape(-1, p, p),
         beta_status=_codes(table["coefficients_status"]),
         unsupported=np.asarray(adata.varm[f"{key}_unsupported"]).reshape(-1, p, p),
@@ -92,24 +103,51 @@ def load_fit(adata: anndata.AnnData, key: str) -> tuple[deseq.DESeqFit, Design, 
         **{name: table[name].to_numpy() for name in _FIT},
         settings=deseq.Settings(**settings),
     )
-    return fit, coded, str(stored["layer"]) or None
+    return fit, origin
 
 
 def store_results(
     adata: anndata.AnnData, key: str, table: pd.DataFrame, found: results.Results, name: str
 ) -> None:
     """Put the table of a contrast into an AnnData, in place of an earlier one."""
-    adata.varm[key] = table
+    adata.varm[key] = table.copy()
     adata.uns[key] |= {"contrast": name, "filter_threshold": found.adjusted.threshold}
 
 
-def store_samples(adata: anndata.AnnData, key: str, cohort: Pooled) -> None:
+def store_samples(adata: anndata.AnnData, key: str, rows: Samples) -> None:
     """Put size factors and library sizes into an AnnData."""
-    rows = cohort.rows
-    library = np.asarray(rows.y.sum(axis=1), dtype=float).ravel()
+    library = np.asarray(rows.y).sum(axis=1, dtype=float).astype(int)
     table = io.samples_table(np.asarray(rows.offset)[:, 0], library, adata.obs_names)
     adata.obsm[f"{key}_samples"] = table
 
 
+def coefficients(adata: anndata.AnnData, key: str) -> pd.DataFrame:
+    """Each coefficient of each gene and its standard error (see `io.coefficients_table`)."""
+    names = [str(name) for name in adata.uns[key]["coefficients"]]
+    beta = np.asarray(adata.varm[f"{key}_beta"])
+    covariance = np.asarray(adata.varm[f"{key}_covariance"]).reshape(-1, len(names), len(names))
+    return io.coefficients_table(beta, covariance, names, adata.var_names)
+
+
+def _design(adata: anndata.AnnData, key: str, reference: Mapping[str, str]) -> Design:
+    """The design of a stored analysis, made again: its matrix alone cannot name contrasts."""
+    stored: dict[str, Any] = adata.uns[key]
+    obs = pd.DataFrame(adata.obs).copy()
+    for factor, levels in stored["levels"].items():
+        # h5ad turns text into categories in another order.
+        if factor in obs and not is_number(pd.Series(obs[factor])):
+            obs[factor] = pd.Categorical(obs[factor].map(str), [str(level) for level in levels])
+    if adata.n_obs == int(stored["samples"]):
+        coded = io.design(str(stored["design"]), obs, reference)
+        same = list(coded.names) == list(stored["coefficients"])
+        if same and np.allclose(coded.matrix, adata.obsm[f"{key}_design"]):
+            return coded
+    msg = f"the samples changed since the analysis {key!r}: run expressway.tl.de again"
+    raise io.InputError(msg)
+
+
 def _codes(words: pd.Series) -> np.ndarray:
-    return np.array([Status[str(word).upper()] for word in words], dtype=int)
+    """Solvers' codes; that of genes they did not see is 0, as `deseq.fit` has it."""
+    return np.array(
+        [0 if pd.isna(word) else Status[str(word).upper()] for word in words], dtype=int
+    )

@@ -1,28 +1,37 @@
-"""Tables that an analysis left in an AnnData."""
+"""Tables that an analysis left in an AnnData; each call returns a copy."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import anndata
 import pandas as pd
 
 from expressway import io
 
+from . import _store
+
 
 def de(adata: anndata.AnnData, *, key: str = "de") -> pd.DataFrame:
     """Results of the last contrast tested: one row a gene (see `tl.de`)."""
-    return _table(adata.varm, key, key)
+    return _table(adata.varm, key, key).rename_axis("gene")
 
 
 def genes(adata: anndata.AnnData, *, key: str = "de") -> pd.DataFrame:
-    """Quantities on the way: dispersions, Cook's distances, coefficients (see io.genes_table)."""
-    return _table(adata.varm, f"{key}_genes", key)
+    """Quantities on the way: dispersions, Cook's distances, coefficients.
+
+    Columns as in `io.genes_table` and `io.coefficients_table`.
+    """
+    table = _table(adata.varm, f"{key}_genes", key).rename_axis("gene")
+    return pd.concat([table, _store.coefficients(adata, key)], axis=1)
 
 
 def samples(adata: anndata.AnnData, *, key: str = "de") -> pd.DataFrame:
-    """Size factor and library size of each sample."""
-    return _table(adata.obsm, f"{key}_samples", key)
+    """Size factor and library size (sum of counts) of each sample."""
+    return _table(adata.obsm, f"{key}_samples", key).rename_axis("sample")
 
 
-def _table(store, name: str, key: str) -> pd.DataFrame:
+def _table(store: Mapping[str, Any], name: str, key: str) -> pd.DataFrame:
     if name not in store:
         msg = f"no analysis is stored under {key!r}; run expressway.tl.de first"
         raise io.InputError(msg)
-    return store[name]
+    return store[name].copy()

@@ -1,18 +1,23 @@
 """Analyses of an AnnData: a table is returned, and stored where `get` finds it."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
+from typing import cast, get_args
 
 import anndata
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from expressway import io
-from expressway.core.cohort import Pooled, samples
+from expressway.core.cohort import Cohort, Pooled, samples
 from expressway.io.contrast import Contrast, ContrastSpec
+from expressway.io.read import Counts
 from expressway.models import deseq, results
+from expressway.models.size_factors import Method
 
 from . import _store
+
+logger = logging.getLogger(__name__)
 
 
 def de(
@@ -35,9 +40,9 @@ def de(
     Parameters
     ----------
     adata
-        Samples × genes, raw counts in ``X`` (dense or sparse). Results are added to it:
-        ``varm[key]``, ``varm[f"{key}_genes"]``, ``obsm[f"{key}_samples"]``, ``uns[key]``; `get`
-        reads them.
+        Samples × genes, raw counts in ``X`` (dense or sparse), which stays as it is. Results are
+        added: ``varm[key]``, ``varm[f"{key}_genes"]``, ``obsm[f"{key}_samples"]``, ``uns[key]``
+        and others; `get` reads them. A view becomes an AnnData of its own.
     design
         Formula over columns of ``obs``: ``"~ cell + dex"``.
     contrast
@@ -63,21 +68,38 @@ def de(
 
     Raises
     ------
-    ValueError
-        Counts, design or contrast cannot be used: one line that says what is wrong and what to
-        do (`io.InputError` where it is about the input).
+    io.InputError
+        Counts, design, contrast or settings cannot be used: one line that says what is wrong and
+        what to do. The AnnData is then as it was.
+
+    Notes
+    -----
+    Doubts about the design, and a trend that fell back to the mean, are logged as warnings and
+    stored in ``uns[key]["warnings"]``.
     """
     clock = io.Clock(watch)
+    _check_settings(settings)
     with clock.stage("design"):
-        coded = io.design(design, adata.obs, _reference(contrast) | dict(reference or {}))
-        wanted = io.contrast(coded, contrast)
-        rows = samples(_counts(adata, layer), coded.matrix)
-    fit, cohort = deseq.fit(Pooled(rows), deseq.cells(coded.matrix), settings, clock.stage)
+        origin = _origin(adata, design, contrast, reference, layer)
+        wanted = io.contrast(origin.coded, contrast)
+        for doubt in origin.coded.warnings:
+            logger.warning("%s", doubt)
+        rows = samples(_counts(adata, layer), origin.coded.matrix)
+    cells = deseq.cells(origin.coded.matrix)
+    fit, cohort = deseq.fit(Pooled(rows), cells, settings, clock.stage)
+    doubts = list(origin.coded.warnings)
+    if fit.trend.kind == "mean":
+        doubts.append(
+            "the dispersion trend a0 + a1 / mean does not fit these genes: "
+            "their mean dispersion is used instead"
+        )
+        logger.warning("%s", doubts[-1])
     with clock.stage("tests"):
-        _store.store_fit(adata, key, fit, coded, layer)
-        _store.store_samples(adata, key, cohort)
-        table = _test(adata, key, fit, cohort, wanted)
-    adata.uns[key] |= {"seconds": clock.seconds, "warnings": list(coded.warnings)}
+        table, found = _test(fit, cohort, wanted, adata.var_names)
+    _store.store_fit(adata, key, fit, origin)
+    _store.store_samples(adata, key, cast("Pooled", cohort).rows)
+    _store.store_results(adata, key, table, found, wanted.name)
+    adata.uns[key] |= {"seconds": clock.seconds, "warnings": doubts}
     return table
 
 
@@ -89,7 +111,8 @@ def contrast(
     Parameters
     ----------
     adata
-        As `de` left it, or read back from h5ad.
+        As `de` left it, or read back from h5ad, or with some of the genes; the counts must be
+        where `de` found them.
     contrast
         As for `de`.
     key
@@ -98,21 +121,85 @@ def contrast(
     Raises
     ------
     io.InputError
-        No analysis is stored there, or the contrast does not exist.
+        No analysis is stored there, samples were taken away or changed since, or the contrast
+        does not exist.
     """
-    fit, coded, layer = _store.load_fit(adata, key)
-    cohort = Pooled(samples(_counts(adata, layer), coded.matrix))
-    return _test(adata, key, fit, cohort, io.contrast(coded, contrast))
+    fit, origin = _store.load_fit(adata, key)
+    cohort = Pooled(samples(_counts(adata, origin.layer), origin.coded.matrix))
+    wanted = io.contrast(origin.coded, contrast)
+    table, found = _test(fit, cohort, wanted, adata.var_names)
+    _store.store_results(adata, key, table, found, wanted.name)
+    return table
+
+
+def check(
+    adata: anndata.AnnData,
+    design: str,
+    contrasts: Sequence[ContrastSpec | None] = (None,),
+    *,
+    reference: Mapping[str, str] | None = None,
+    settings: deseq.Settings = deseq.DEFAULTS,
+) -> None:
+    """Nothing, where `de` with the first contrast and `contrast` with the others would work.
+
+    A look at the sample table, before anything is fitted.
+
+    Raises
+    ------
+    io.InputError
+        The design, one of the contrasts or a setting cannot be used.
+    """
+    _check_settings(settings)
+    origin = _origin(adata, design, contrasts[0], reference, None)
+    for spec in contrasts:
+        io.contrast(origin.coded, spec)
 
 
 def _test(
-    adata: anndata.AnnData, key: str, fit: deseq.DESeqFit, cohort: Pooled, wanted: Contrast
-) -> pd.DataFrame:
+    fit: deseq.DESeqFit, cohort: Cohort, wanted: Contrast, genes: pd.Index
+) -> tuple[pd.DataFrame, results.Results]:
     takers = results.Takers(wanted.constant, wanted.members)
     found = results.results(fit, cohort, wanted.vector, takers)
-    table = io.results_table(fit, found, adata.var_names)
-    _store.store_results(adata, key, table, found, wanted.name)
-    return table
+    return io.results_table(fit, found, genes), found
+
+
+def _origin(
+    adata: anndata.AnnData,
+    formula: str,
+    contrast: ContrastSpec | None,
+    reference: Mapping[str, str] | None,
+    layer: str | None,
+) -> _store.Origin:
+    """The design, with the reference level that a (factor, level, reference level) asks for."""
+    given = dict(reference or {})
+    obs = pd.DataFrame(adata.obs)
+    coded = io.design(formula, obs, given)
+    if contrast is None or isinstance(contrast, str) or len(contrast) != 3:
+        return _store.Origin(coded, given, layer)
+    factor, _, base = map(str, contrast)
+    # A factor or level that does not exist is for `io.contrast` to refuse.
+    levels = coded.levels.get(factor, ()) if factor in obs else ()
+    if factor not in given and base in levels[1:]:
+        given[factor] = base
+        coded = io.design(formula, obs, given)
+    return _store.Origin(coded, given, layer)
+
+
+def _check_settings(settings: deseq.Settings) -> None:
+    """Refuse numbers out of range."""
+    if settings.size_factors not in get_args(Method):
+        needed = f"size_factors must be one of {', '.join(get_args(Method))}"
+        got = settings.size_factors
+    elif not 0 < settings.alpha < 1:
+        needed, got = "alpha must lie between 0 and 1", settings.alpha
+    elif settings.prior_variance is not None and not 0 < settings.prior_variance < np.inf:
+        needed, got = "the prior variance must be above 0", settings.prior_variance
+    elif settings.min_replicates < 3:
+        needed, got = "min_replicates must be 3 or more", settings.min_replicates
+    else:
+        return
+    msg = f"{needed}, but is {got}"
+    raise io.InputError(msg)
 
 
 def _counts(adata: anndata.AnnData, layer: str | None) -> np.ndarray:
@@ -120,13 +207,22 @@ def _counts(adata: anndata.AnnData, layer: str | None) -> np.ndarray:
     if layer is not None and layer not in adata.layers:
         msg = f"there is no layer {layer!r}; the layers are {', '.join(adata.layers) or 'none'}"
         raise io.InputError(msg)
+    name = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
     x = adata.X if layer is None else adata.layers[layer]
-    io.check_counts(x, adata.var_names, adata.obs_names, "adata.X" if layer is None else layer)
-    return x.toarray() if sparse.issparse(x) else np.asarray(x)
-
-
-def _reference(contrast: ContrastSpec | None) -> dict[str, str]:
-    """The reference level that a (factor, level, reference level) contrast asks for."""
-    if contrast is None or isinstance(contrast, str) or not isinstance(contrast[0], str):
-        return {}
-    return {contrast[0]: str(contrast[2])} if len(contrast) == 3 else {}
+    if not isinstance(x, Counts):
+        msg = (
+            f"{name} is {type(x).__name__}; counts must be a NumPy array or a SciPy matrix in "
+            "memory (an AnnData on disk has to_memory())"
+        )
+        raise io.InputError(msg)
+    io.check_counts(x, adata.var_names, adata.obs_names, name)
+    empty = np.flatnonzero(np.asarray(x.sum(axis=1)).ravel() == 0)
+    if 0 < len(empty) < adata.n_obs:
+        msg = (
+            f"{name}: sample {adata.obs_names[empty[0]]} has no counts ({len(empty)} such): "
+            "leave it out"
+        )
+        raise io.InputError(msg)
+    x = x if isinstance(x, np.ndarray) else x.toarray()
+    # NumPy's logarithm of a narrower type is not a double.
+    return x if x.dtype in (np.float64, np.int32, np.int64) else x.astype(np.float64)

@@ -6,16 +6,22 @@ import typer
 
 from expressway import __version__
 
-from .de import de
+from .de import EXAMPLE, de
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.command()(de)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # frames leave half of 80 columns to the text
+)
+app.command(epilog=EXAMPLE)(de)
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"expressway {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -1,12 +1,12 @@
 """`expressway de`: from a table of counts to a folder of results."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from expressway import io, tl
@@ -14,71 +14,116 @@ from expressway.io.contrast import ContrastSpec
 from expressway.models import deseq
 from expressway.models.size_factors import Method
 
-from . import folder, show
+from . import ends, folder, show
 
-error_console = Console(stderr=True, highlight=False, soft_wrap=True)
+EXAMPLE = """\b
+Example:
+  expressway de counts.csv samples.csv --design '~ cell + dex' \\
+      --contrast dex trt untrt --out results
+"""
+_STAGES = ("reading", "design", *deseq.STAGES, "refit of replaced genes", "tests", "writing")
 
 
 def de(
     counts: Annotated[
         Path,
-        typer.Argument(help="Counts: csv or tsv (.gz), Matrix Market or h5ad.", show_default=False),
+        typer.Argument(
+            metavar="COUNTS",
+            help="Counts, genes x samples or samples x genes: csv, tsv (.gz), Matrix Market, h5ad.",
+            show_default=False,
+        ),
     ],
     samples: Annotated[
         Path | None,
-        typer.Argument(help="Sample table, csv or tsv; an h5ad has its own.", show_default=False),
+        typer.Argument(
+            metavar="SAMPLES",
+            help="Sample table, csv or tsv (.gz), names in its first column. "
+            "An h5ad can do without.",
+            show_default=False,
+        ),
     ] = None,
     *,
-    design: Annotated[str, typer.Option(help="Formula, e.g. '~ cell + dex'.")],
-    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    design: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMULA", help="Design over columns of the sample table: '~ cell + dex'."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")],
     contrast: Annotated[
         tuple[str, str, str] | None,
-        typer.Option(metavar="FACTOR LEVEL REFERENCE", help="Compare two levels of a factor."),
+        typer.Option(
+            metavar="FACTOR LEVEL REF",
+            help="Compare two levels of a factor. Without it: the last coefficient.",
+        ),
     ] = None,
     test: Annotated[
         list[str] | None,
         typer.Option(
             metavar="SPEC",
-            help="Another contrast from the same fit: a coefficient's name, "
-            "factor,level,reference or one weight a coefficient: 0,1,-1. Repeatable.",
+            help="Another test of the same fit: FACTOR,LEVEL,REF or a coefficient's name or one "
+            "weight a coefficient (0,1,-1). Can be repeated.",
         ),
     ] = None,
     reference: Annotated[
         list[str] | None,
-        typer.Option(metavar="FACTOR=LEVEL", help="Reference level of a factor. Repeatable."),
+        typer.Option(
+            metavar="FACTOR=LEVEL",
+            help="Reference level of a factor, else the contrast's or the first. Can be repeated.",
+        ),
     ] = None,
-    size_factors: Annotated[Method, typer.Option(help="How size factors are made.")] = "ratio",
-    alpha: Annotated[float, typer.Option(min=0, max=1, help="False-discovery rate.")] = 0.1,
+    size_factors: Annotated[
+        Method,
+        typer.Option(help="Median of ratios over genes without zeros, or over positive counts."),
+    ] = "ratio",
+    alpha: Annotated[
+        float, typer.Option(metavar="RATE", help="False-discovery rate, between 0 and 1.")
+    ] = 0.1,
     prior_variance: Annotated[
         float | None,
-        typer.Option(min=0, help="Prior variance of log dispersion, not estimated."),
+        typer.Option(
+            metavar="NUMBER",
+            help="Variance of log dispersions about their trend, instead of an estimate.",
+        ),
     ] = None,
-    replace: Annotated[bool, typer.Option(help="Replace outlying counts and refit.")] = True,
-    filter: Annotated[bool, typer.Option(help="Independent filtering by mean.")] = True,
-    overwrite: Annotated[bool, typer.Option(help="Replace earlier results in the folder.")] = False,
+    no_replace: Annotated[
+        bool, typer.Option("--no-replace", help="Do not replace outlying counts.")
+    ] = False,
+    no_filter: Annotated[
+        bool, typer.Option("--no-filter", help="No independent filtering by mean count.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the results that are in DIR.")
+    ] = False,
 ) -> None:
-    """Differential expression of counts, with DESeq2's statistics."""
-    with one_line_errors():
+    """Differential expression of counts, with DESeq2's statistics.
+
+    DIR receives results.csv, genes.csv, samples.csv, run.json and figures.
+    """
+    clock = io.Clock()
+    settings = deseq.Settings(
+        size_factors=size_factors,
+        prior_variance=prior_variance,
+        replace_outliers=not no_replace,
+        independent_filtering=not no_filter,
+        alpha=alpha,
+    )
+    with ends.interruptible() as check, ends.one_line_errors(), ends.shown_warnings():
         io.check_folder(out, overwrite)
         specs = _specs(contrast, test)
-        settings = deseq.Settings(
-            size_factors=size_factors,
-            prior_variance=prior_variance,
-            replace_outliers=replace,
-            independent_filtering=filter,
-            alpha=alpha,
-        )
-        clock = io.Clock()
-        with _progress() as watch:
+        levels = dict(map(_level, reference or []))
+        with _progress(check) as watch:
             watch("reading")
             with clock.stage("reading"):
                 adata = io.read_counts(counts, samples)
-            levels = dict(map(_level, reference or []))
+            tl.check(adata, design, specs, reference=levels, settings=settings)
             tl.de(adata, design, specs[0], reference=levels, settings=settings, watch=watch)
+            tables = folder.tables(adata, specs, clock)
             watch("writing")
-            with io.whole_folder(out) as scratch:
-                tables = folder.write(adata, specs, scratch, clock)
-        show.summary(adata, tables, out)
+            with io.written_folder(out) as scratch:
+                folder.write(adata, tables, scratch, clock, [counts, samples])
+                check()
+    show.summary(adata, tables, counts, out)
 
 
 def _specs(
@@ -91,15 +136,18 @@ def _specs(
 
 def _spec(text: str) -> ContrastSpec:
     """A coefficient's name, a (factor, level, reference) or weights."""
-    parts = [part.strip() for part in text.split(",")]
+    # A comma in brackets belongs to a name: bs(age, df=3)[1].
+    parts = [part.strip() for part in re.split(r",(?![^(\[]*[)\]])", text)]
     try:
-        return [float(part) for part in parts] if len(parts) > 1 else text
+        return [float(part) for part in parts]
     except ValueError:
         pass
+    if len(parts) == 1:
+        return text
     if len(parts) == 3:
         return tuple(parts)
     msg = (
-        f"--test {text}: needs a coefficient's name, factor,level,reference "
+        f"--test {text}: needs a coefficient's name, FACTOR,LEVEL,REFERENCE "
         "or one number a coefficient"
     )
     raise io.InputError(msg)
@@ -114,26 +162,17 @@ def _level(text: str) -> tuple[str, str]:
 
 
 @contextmanager
-def _progress() -> Iterator[deseq.Watch]:
-    """A bar over the stages on the terminal."""
-    columns = (TextColumn("{task.description:24}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=error_console, transient=True) as progress:
-        task = progress.add_task("reading", total=len(deseq.STAGES) + 4)
+def _progress(check: Callable[[], None]) -> Iterator[deseq.Watch]:
+    """A bar over the stages, on a terminal only."""
+    console = ends.error_console
+    columns = (TextColumn("{task.description:23}"), BarColumn(), TimeElapsedColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task("", total=len(_STAGES))
 
         def watch(stage: str) -> None:
-            progress.update(task, description=stage, advance=1)
+            check()
+            progress.update(task, description=stage, completed=_STAGES.index(stage))
 
         yield watch
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """A user's mistake ends in one line and exit code 2, an interrupt in 130."""
-    try:
-        yield
-    except io.InputError as error:
-        error_console.print("error:", str(error), markup=False)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        error_console.print("interrupted: nothing was written")
-        raise typer.Exit(130) from None

@@ -1,8 +1,10 @@
 """The folder of results."""
 
-import json
 import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import anndata
 import pandas as pd
@@ -10,48 +12,95 @@ import pandas as pd
 from expressway import get, io, pl, tl
 from expressway.io.contrast import ContrastSpec
 
+# Letters of a contrast's name in the names of its files.
+_LETTERS = 60
+
+
+class Tested(NamedTuple):
+    """The results of one contrast."""
+
+    name: str
+    suffix: str
+    """Of its files: empty for the only contrast."""
+    table: pd.DataFrame
+    threshold: float
+    """Mean of normalised counts below which the independent filter took genes out."""
+
+
+def tables(
+    adata: anndata.AnnData, specs: Sequence[ContrastSpec | None], clock: io.Clock
+) -> list[Tested]:
+    """The results of each contrast once, of which the first is tested already."""
+    found: dict[str, Tested] = {}
+    for i, spec in enumerate(specs):
+        with clock.stage("tests"):
+            table = get.de(adata) if i == 0 else tl.contrast(adata, spec)
+        name = str(adata.uns["de"]["contrast"])
+        threshold = float(adata.uns["de"]["filter_threshold"])
+        found[name] = Tested(name, "", table, threshold)
+    if len(found) == 1:
+        return list(found.values())
+    suffixes = _suffixes(list(found))
+    return [t._replace(suffix=s) for t, s in zip(found.values(), suffixes, strict=True)]
+
 
 def write(
-    adata: anndata.AnnData, specs: list[ContrastSpec | None], folder: Path, clock: io.Clock
-) -> dict[str, pd.DataFrame]:
-    """Tables of each contrast, by name, after writing everything into a folder.
+    adata: anndata.AnnData,
+    tested: Sequence[Tested],
+    folder: Path,
+    clock: io.Clock,
+    inputs: Sequence[Path | None],
+) -> None:
+    """Write everything into a folder.
 
     One contrast is written as ``results.csv``, several as ``results_NAME.csv``; likewise figures.
     """
-    (folder / "figures").mkdir()
-    tables: dict[str, pd.DataFrame] = {}
-    thresholds: dict[str, float] = {}
-    for i, spec in enumerate(specs):
-        table = get.de(adata) if i == 0 else tl.contrast(adata, spec)
-        name = adata.uns["de"]["contrast"]
-        tables[name], thresholds[name] = table, adata.uns["de"]["filter_threshold"]
+    stored = adata.uns["de"]
+    figures = folder / "figures"
+    figures.mkdir()
     with clock.stage("figures"):
-        for name, table in tables.items():
-            suffix = "" if len(tables) == 1 else "_" + re.sub(r"\W+", "_", name).strip("_")
-            table.to_csv(folder / f"results{suffix}.csv")
-            for figure, draw in (("ma", pl.ma), ("volcano", pl.volcano)):
-                ax = draw(table, contrast=name, alpha=adata.uns["de"]["settings"]["alpha"])
-                ax.figure.savefig(folder / "figures" / f"{figure}{suffix}.png")
-        trend = adata.uns["de"]["trend"]
-        ax = pl.dispersion(get.genes(adata), (trend["asymptotic"], trend["extra"]))
-        ax.figure.savefig(folder / "figures" / "dispersion.png")
-    get.genes(adata).to_csv(folder / "genes.csv")
-    get.samples(adata).to_csv(folder / "samples.csv")
-    record = _record(adata, tables, thresholds, clock)
-    (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n")
-    return tables
+        trend = (stored["trend"]["asymptotic"], stored["trend"]["extra"])
+        drawn = {"dispersion": pl.dispersion(get.genes(adata), trend)}
+        for one in tested:
+            for name, draw in (("ma", pl.ma), ("volcano", pl.volcano)):
+                ax = draw(one.table, contrast=one.name, alpha=stored["settings"]["alpha"])
+                drawn[f"{name}{one.suffix}"] = ax
+        for name, ax in drawn.items():
+            figure = ax.get_figure(root=True)
+            if figure is not None:
+                figure.savefig(figures / f"{name}.png")
+    with clock.stage("tables"):
+        for one in tested:
+            io.write_table(one.table, folder / f"results{one.suffix}.csv")
+        io.write_table(get.genes(adata), folder / "genes.csv")
+        io.write_table(get.samples(adata), folder / "samples.csv")
+    record = _record(adata, tested, clock, inputs)
+    names = [str(path.relative_to(folder).as_posix()) for path in folder.rglob("*.*")]
+    record["files"] = sorted([*names, "run.json"])
+    io.write_json(record, folder / "run.json")
+
+
+def _suffixes(names: Sequence[str]) -> list[str]:
+    """``_NAME`` of each contrast in letters that files can have, no two alike."""
+    found: list[str] = []
+    for name in names:
+        words = re.sub(r"\W+", "_", name).strip("_")[:_LETTERS]
+        taken = sum(bool(re.fullmatch(rf"_{words}(_\d+)?", other, re.I)) for other in found)
+        found.append(f"_{words}_{taken + 1}" if taken else f"_{words}")
+    return found
 
 
 def _record(
-    adata: anndata.AnnData,
-    tables: dict[str, pd.DataFrame],
-    thresholds: dict[str, float],
-    clock: io.Clock,
-) -> dict:
+    adata: anndata.AnnData, tested: Sequence[Tested], clock: io.Clock, inputs: Sequence[Path | None]
+) -> dict[str, Any]:
     """Settings, versions, what was estimated from all genes, and what it cost."""
     stored = adata.uns["de"]
+    counts, samples = inputs
+    memory = io.peak_memory()
     return {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": io.versions(),
+        "input": {"counts": str(counts), "samples": None if samples is None else str(samples)},
         "samples": adata.n_obs,
         "genes": adata.n_vars,
         "design": {
@@ -59,19 +108,37 @@ def _record(
             "coefficients": stored["coefficients"],
             "levels": stored["levels"],
         },
-        "settings": stored["settings"],
+        "contrasts": {
+            one.name: {
+                "results": f"results{one.suffix}.csv",
+                "filter_threshold": one.threshold,
+                "status": one.table["status"].value_counts(sort=False).to_dict(),
+            }
+            for one in tested
+        },
+        "settings": {k: None if v == "" else v for k, v in stored["settings"].items()},
         "trend": stored["trend"],
         "prior_variance": stored["prior_variance"],
         "linear_means": stored["linear_means"],
         "cooks_cutoff": stored["cooks_cutoff"],
-        "contrasts": {
-            name: {
-                "filter_threshold": thresholds[name],
-                "status": table["status"].value_counts().to_dict(),
-            }
-            for name, table in tables.items()
-        },
         "warnings": stored["warnings"],
-        "seconds": clock.seconds | stored["seconds"],
-        "peak_memory_mb": round(io.peak_memory(), 1),
+        "seconds": _seconds(clock.seconds, stored["seconds"]),
+        "peak_memory_mb": None if memory is None else round(memory, 1),
+    }
+
+
+def _seconds(outer: dict, inner: dict) -> dict[str, dict[str, float]]:
+    """Wall and CPU seconds of each stage, in the order of the stages, and their sum."""
+    order = dict.fromkeys(["reading", *inner, *outer])
+    parts: dict[str, dict[str, float]] = {
+        stage: {
+            kind: sum(of[stage][kind] for of in (outer, inner) if stage in of)
+            for kind in ("wall", "cpu")
+        }
+        for stage in order
+    }
+    total = {kind: sum(part[kind] for part in parts.values()) for kind in ("wall", "cpu")}
+    return {
+        stage: {kind: round(value, 3) for kind, value in part.items()}
+        for stage, part in (parts | {"total": total}).items()
     }

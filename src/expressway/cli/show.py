@@ -1,5 +1,6 @@
 """What the terminal shows after a run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import anndata
@@ -8,42 +9,50 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from .ends import say
+from .folder import Tested
+
 TOP = 10
+# Columns where there is no terminal to fit: names of genes stay whole.
+_WIDE = 200
+# Each status and what it means, in the order shown; the first two always, others if there are any.
+_STATUSES = {
+    "outlier": "no p-value",
+    "low_count": "filtered, no adjusted p",
+    "no_counts": "none in the samples compared",
+    "separated": "a group has no counts",
+    "replaced": "outlying counts, refitted",
+    "at_bound": "dispersion or coefficient",
+    "not_converged": "do not use",
+}
 
 
-def summary(adata: anndata.AnnData, tables: dict[str, pd.DataFrame], out: Path) -> None:
-    """Warnings, counts of genes and the strongest ones of each contrast."""
+def summary(adata: anndata.AnnData, tested: Sequence[Tested], counts: Path, out: Path) -> None:
+    """Counts of genes and the strongest ones of each contrast."""
     console = Console(highlight=False)
     stored = adata.uns["de"]
-    for warning in stored["warnings"]:
-        console.print("warning:", warning, markup=False, style="yellow")
-    if stored["trend"]["kind"] == "mean":
-        console.print(
-            "warning: the dispersion trend a0 + a1 / mean does not fit these genes; "
-            "the mean dispersion was used for all",
-            style="yellow",
-        )
-    for name, table in tables.items():
-        _counts(console, name, table, float(stored["settings"]["alpha"]))
-        _strongest(console, table)
-    console.print(f"\nresults in {out}", markup=False)
+    size = f"{adata.n_vars:,} genes x {adata.n_obs} samples"
+    say(console, f"{counts.name}: {size}, {stored['design']}")
+    for one in tested:
+        say(console, f"\n{one.name}", "bold")
+        _counts(console, one.table, float(stored["settings"]["alpha"]))
+        _strongest(console, one.table)
+    say(console, f"\nresults in {out}")
 
 
-def _counts(console: Console, name: str, table: pd.DataFrame, alpha: float) -> None:
-    """Genes up, down, outlying and filtered."""
+def _counts(console: Console, table: pd.DataFrame, alpha: float) -> None:
+    """Genes up, down, outlying, filtered and doubtful."""
     tested = int((table["base_mean"] > 0).sum())
     called = table["p_adj"] < alpha
-    up = int((called & (table["log2_fold_change"] > 0)).sum())
-    down = int((called & (table["log2_fold_change"] < 0)).sum())
-    console.print(f"\n{name}", style="bold", markup=False)
-    console.print(f"{len(table):,} genes, {tested:,} with counts; adjusted p-value < {alpha:g}:")
-    for label, number in (
-        ("up", up),
-        ("down", down),
-        ("outliers (no p-value)", int((table["status"] == "outlier").sum())),
-        ("low counts (filtered)", int((table["status"] == "low_count").sum())),
-    ):
-        console.print(f"  {label:22} {number:>7,}  {number / max(tested, 1):6.1%}")
+    change = table["log2_fold_change"]
+    numbers = {"up": int((called & (change > 0)).sum()), "down": int((called & (change < 0)).sum())}
+    for status, label in _STATUSES.items():
+        number = int((table["status"] == status).sum())
+        if number or status in ("outlier", "low_count"):
+            numbers[f"{status} ({label})"] = number
+    say(console, f"{tested:,} genes with counts; adjusted p < {alpha:g}:")
+    for label, number in numbers.items():
+        say(console, f"  {label:40} {number:>7,}  {number / max(tested, 1):6.1%}")
 
 
 def _strongest(console: Console, table: pd.DataFrame) -> None:
@@ -52,19 +61,26 @@ def _strongest(console: Console, table: pd.DataFrame) -> None:
     best = best[best["p_value"].notna()].head(TOP)
     if best.empty:
         return
+    decimals = _decimals(pd.Series(best["lfc_se"]))
     shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    shown.add_column("gene")
-    for column in ("base mean", "log2 fold change", "SE", "p", "adjusted p"):
-        shown.add_column(column, justify="right")
-    shown.add_column("status")
+    shown.add_column("gene", no_wrap=True)
+    for column in ("mean", "log2 FC", "SE", "p", "adj. p"):
+        shown.add_column(column, justify="right", no_wrap=True, min_width=len(column))
+    shown.add_column("status", no_wrap=True)
     for gene, row in best.iterrows():
         shown.add_row(
             str(gene),
             f"{row['base_mean']:,.1f}",
-            f"{row['log2_fold_change']:+.3f}",
-            f"{row['lfc_se']:.3f}",
+            f"{row['log2_fold_change']:+.{decimals}f}",
+            f"{row['lfc_se']:.{decimals}f}",
             f"{row['p_value']:.2e}",
-            f"{row['p_adj']:.2e}",
+            "-" if np.isnan(row["p_adj"]) else f"{row['p_adj']:.2e}",
             str(row["status"]),
         )
-    console.print(shown)
+    console.print(shown, markup=False, width=None if console.is_terminal else _WIDE)
+
+
+def _decimals(se: pd.Series) -> int:
+    """Decimals that show two digits of the smallest standard error; three to eight."""
+    positive = se[se > 0]
+    return int(np.clip(1 - np.floor(np.log10(positive.min())), 3, 8)) if len(positive) else 3

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from expressway._types import Array, Bool, Float, Int
 
@@ -46,28 +47,30 @@ class Boxed(NamedTuple):
 
     def init(self, theta0: Float[Array, "g p"]) -> BoxedState:
         """State at the start, put inside the box."""
-        start = jnp.nan_to_num(jnp.clip(theta0, -self.bound, self.bound))
+        start = np.nan_to_num(np.clip(theta0, -self.bound, self.bound))
         g = start.shape[0]
         return BoxedState(
             trial=start,
             best=start,
-            loss=jnp.full(g, jnp.inf),
-            gradient=jnp.zeros_like(start),
-            direction=jnp.zeros_like(start),
-            length=jnp.ones(g),
-            decrement=jnp.full(g, jnp.inf),
-            status=jnp.full(g, Status.NOT_CONVERGED),
-            finished=jnp.zeros(g, bool),
+            loss=np.full(g, np.inf),
+            gradient=np.zeros_like(start),
+            direction=np.zeros_like(start),
+            length=np.ones(g),
+            decrement=np.full(g, np.inf),
+            status=np.full(g, Status.NOT_CONVERGED),
+            finished=np.zeros(g, bool),
         )
 
     def step(self, state: BoxedState, sums: Score) -> BoxedState:
         """Accept the trial and turn, or halve the step."""
         expected = jnp.einsum("gp,gp->g", state.gradient, state.trial - state.best)
         slack = ROUNDING * jnp.abs(sums.loss)
-        accept = sums.loss <= state.loss + ARMIJO * expected + slack  # False for NaN
+        direction, decrement = self._direction(state.trial, sums)
+        # The decrement is NaN where the gradient is, or the curvature not positive definite.
+        finite = jnp.isfinite(sums.loss) & jnp.isfinite(decrement)
+        accept = finite & (sums.loss <= state.loss + ARMIJO * expected + slack)
         broken = ~accept & jnp.isinf(state.loss)
         best = jnp.where(accept[:, None], state.trial, state.best)
-        direction, decrement = self._direction(best, sums)
         direction = jnp.where(accept[:, None], direction, state.direction)
         length = jnp.where(accept, 1.0, state.length / 2)
         decrement = jnp.where(accept, decrement, state.decrement)
@@ -95,7 +98,7 @@ class Boxed(NamedTuple):
         side = jnp.sign(at) * (jnp.abs(at) >= self.bound)
         free = side * sums.gradient >= 0  # descent does not leave the box
         direction = _free_step(sums, free)
-        free &= side * direction <= 0
+        free &= ~(side * direction > 0)  # a direction of NaN stays one
         direction = _free_step(sums, free)
         return direction, -jnp.einsum("gp,gp->g", direction, sums.gradient)
 
@@ -110,6 +113,6 @@ class Boxed(NamedTuple):
 
 def _free_step(sums: Score, free: Bool[Array, "g p"]) -> Float[Array, "g p"]:
     both = free[:, :, None] & free[:, None, :]
-    block = jnp.where(both, sums.info, jnp.eye(free.shape[-1]))
+    block = jnp.where(both, sums.info, jnp.eye(free.shape[-1])[None])
     step = -solve(cholesky(block), jnp.where(free, sums.gradient, 0.0))
-    return jnp.where(free, jnp.nan_to_num(step), 0.0)
+    return jnp.where(free, step, 0.0)

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from expressway._types import Array, Bool, Float, Int
 
@@ -43,23 +44,23 @@ class IrlsState(NamedTuple):
 
 
 class Irls(NamedTuple):
-    """Fisher scoring, finished by Newton's method; at most 100 steps as in DESeq2.
+    """Fisher scoring, finished by Newton's method.
 
     A gene whose step is not finite or that passes ``LARGE`` stops at once, and one whose solution
     repels Fisher scoring is not converged: the field's iteration cannot finish them, `boxed` can.
     """
 
-    max_steps: int = 100
+    max_steps: int = 40
 
     def init(self, theta0: Float[Array, "g p"]) -> IrlsState:
         """State at the start."""
         g = theta0.shape[0]
         return IrlsState(
-            trial=jnp.asarray(theta0),
-            decrement=jnp.full(g, jnp.inf),
-            fisher=jnp.zeros(g, bool),
-            status=jnp.full(g, Status.NOT_CONVERGED),
-            finished=jnp.zeros(g, bool),
+            trial=np.asarray(theta0),
+            decrement=np.full(g, np.inf),
+            fisher=np.zeros(g, bool),
+            status=np.full(g, Status.NOT_CONVERGED),
+            finished=np.zeros(g, bool),
         )
 
     def step(self, state: IrlsState, sums: Equation) -> IrlsState:

@@ -7,7 +7,10 @@ on two cores stops for ever), and cost more than the arithmetic for matrices of 
 import jax
 import jax.numpy as jnp
 
-from expressway._types import Array, Float
+from expressway._types import Array, Float, Int
+
+_Index = int | Int[Array, ""]
+_Pair = tuple[jax.Array, jax.Array]
 
 
 def cholesky(a: Float[Array, "g p p"]) -> Float[Array, "g p p"]:
@@ -16,9 +19,9 @@ def cholesky(a: Float[Array, "g p p"]) -> Float[Array, "g p p"]:
     p = rest.shape[0]
     index = jnp.arange(p)[:, None]
 
-    def eliminate(j: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    def eliminate(j: _Index, carry: _Pair) -> _Pair:
         rest, factor = carry
-        column = jnp.where(index >= j, rest[:, j] / jnp.sqrt(rest[j, j]), 0.0)
+        column = jnp.where(index >= j, rest[:, j] / jnp.sqrt(rest[j, j])[None], 0.0)
         return rest - column[:, None] * column[None, :], factor.at[:, j].set(column)
 
     factor = _for_each(p, eliminate, (rest, jnp.zeros_like(rest)))[1]
@@ -46,15 +49,15 @@ def _substitute(factor: Float[Array, "g p p"], b: Float[Array, "g p m"]) -> Floa
     p = rest.shape[0]
     index = jnp.arange(p)[:, None, None]
 
-    def forward(j: int, rest: Array) -> Array:
-        x = rest[j] / lower[j, j]
-        below = jnp.where(index > j, rest - lower[:, j][:, None] * x, rest)
+    def forward(j: _Index, rest: jax.Array) -> jax.Array:
+        x = rest[j] / lower[j, j][None]
+        below = jnp.where(index > j, rest - lower[:, j][:, None] * x[None], rest)
         return below.at[j].set(x)
 
-    def back(step: int, rest: Array) -> Array:
+    def back(step: _Index, rest: jax.Array) -> jax.Array:
         j = p - 1 - step
-        x = rest[j] / lower[j, j]
-        above = jnp.where(index < j, rest - lower[j][:, None] * x, rest)
+        x = rest[j] / lower[j, j][None]
+        above = jnp.where(index < j, rest - lower[j][:, None] * x[None], rest)
         return above.at[j].set(x)
 
     rest = _for_each(p, forward, rest)

@@ -28,10 +28,10 @@ class Groups(NamedTuple):
     """Groups of samples with the same design row; no rows: one group of all samples."""
 
     rows: Float[np.ndarray, "u p"]
-    count: Int[np.ndarray, "u"]
+    count: Int[np.ndarray, "u"]  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
-def members(rows: Float[Array, "u p"], s: Samples) -> Float[Array, "n u"]:
+def members(rows: Float[Array, "u p"], s: Samples) -> Float[Array, "n v"]:
     """Which samples belong to which group: 1 or 0; empty rows to none."""
     if rows.shape[0] == 0:
         inside = jnp.ones((s.x.shape[0], 1))
@@ -86,7 +86,7 @@ def _sorted(*args_and_shared: Any) -> Float[np.ndarray, "g u"]:
 class Below(NamedTuple):
     """How many values of each group lie below each threshold, and their sum."""
 
-    count: Float[Array, "g u t"]
+    count: Float[Array, "g u t"]  # pyright: ignore[reportIncompatibleMethodOverride]
     sum: Float[Array, "g u t"]
 
 
@@ -97,14 +97,14 @@ def below(values: Callable[..., Float[Array, "n g u"]]) -> Callable[..., Below]:
     def statistic(
         args: tuple[Any, ...],
         thresholds: Float[Array, "g u t"],
-        rows: Float[Array, "u p"],
+        rows: Float[Array, "v p"],
         s: Samples,
     ) -> Below:
         v = values(*args, s)
         inside = members(rows, s)[:, None, :]
 
         def one(threshold: Float[Array, "g u"]) -> Below:
-            hit = inside * (v < threshold)
+            hit = inside * (v < threshold[None])
             return Below(jnp.sum(hit, axis=0), jnp.sum(hit * v, axis=0))
 
         found = jax.lax.map(one, jnp.moveaxis(thresholds, -1, 0))
@@ -130,7 +130,8 @@ def _bracketed(
     # second.
     rank = np.stack([cut, groups.count - cut], axis=-1) * np.ones((len(genes), 1, 1))
     bracket = _first_bracket(total, groups.count)
-    waiting, narrow = np.arange(len(genes)), FLOOR * total[..., None]
+    waiting = np.arange(len(genes))
+    narrow = np.maximum(FLOOR * total[..., None], np.finfo(float).tiny)  # all zeros: total 0
     while len(waiting):
         now = Bracket(*(a[waiting] for a in bracket))
         at = _thresholds(now, total[waiting])
@@ -146,7 +147,8 @@ def _bracketed(
             whole[waiting] = part
         exact = np.any(new.count == rank[waiting][..., None], axis=-1)
         upper = new.end[..., 1]
-        tied = (upper - new.end[..., 0] <= WIDTH * upper) | (upper <= narrow[waiting])
+        # Said of what is not tied, so that a gene with values that are not finite ends too.
+        tied = ~((upper - new.end[..., 0] > WIDTH * upper) & (upper > narrow[waiting]))
         waiting = waiting[~np.all(exact | tied, axis=(1, 2))]
     inside = np.maximum(bracket.count[..., 1] - bracket.count[..., 0], 1.0)
     part = (rank - bracket.count[..., 0]) / inside
@@ -158,7 +160,7 @@ class Bracket(NamedTuple):
     """Two ends around each wanted rank, and what lies below them; last axis lower, upper."""
 
     end: Float[np.ndarray, "g u 2 2"]
-    count: Float[np.ndarray, "g u 2 2"]
+    count: Float[np.ndarray, "g u 2 2"]  # pyright: ignore[reportIncompatibleMethodOverride]
     sum: Float[np.ndarray, "g u 2 2"]
 
 
@@ -187,7 +189,7 @@ def _tightened(
     rank: Float[np.ndarray, "g u 2"],
 ) -> Bracket:
     """The two neighbouring thresholds with the wanted rank between them."""
-    new = Bracket(at, sums.count.reshape(at.shape), sums.sum.reshape(at.shape))
+    new = Bracket(at, np.reshape(sums.count, at.shape), np.reshape(sums.sum, at.shape))
     ends = Bracket(
         *(
             np.concatenate([old[..., :1], inner, old[..., 1:]], axis=-1)

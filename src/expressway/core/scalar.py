@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from expressway._types import Array, Bool, Float, Int
 
@@ -11,6 +12,8 @@ from .solve import Outcome, Status
 ARMIJO = 1e-4
 # Losses are sums of up to 1e3 rounded terms: a rise below this share of |loss| is rounding.
 ROUNDING = 1e-14
+# Where losses agree to this share of |loss|, the smaller slope tells better which is lower.
+CLOSE = 1e-11
 # A Newton step of 1e-7 leaves an error of its square: the last step is taken unseen.
 STEP = 1e-7
 
@@ -59,25 +62,26 @@ class Scalar(NamedTuple):
 
     def init(self, theta0: Interval) -> ScalarState:
         """State at the start, put inside the bounds."""
-        start = jnp.clip(theta0.start, theta0.lower, theta0.upper)
-        nowhere = jnp.full_like(start, jnp.inf)
+        start = np.clip(theta0.start, theta0.lower, theta0.upper)
+        nowhere = np.full_like(start, np.inf)
         return ScalarState(
             trial=start,
             best=start,
             loss=nowhere,
-            slope=jnp.zeros_like(start),
-            curvature=jnp.zeros_like(start),
-            lower=jnp.broadcast_to(theta0.lower, start.shape),
-            upper=jnp.broadcast_to(theta0.upper, start.shape),
-            status=jnp.full(start.shape, Status.NOT_CONVERGED),
-            finished=jnp.zeros(start.shape, bool),
+            slope=np.zeros_like(start),
+            curvature=np.zeros_like(start),
+            lower=np.broadcast_to(theta0.lower, start.shape),
+            upper=np.broadcast_to(theta0.upper, start.shape),
+            status=np.full(start.shape, Status.NOT_CONVERGED),
+            finished=np.zeros(start.shape, bool),
         )
 
     def step(self, state: ScalarState, sums: Curve) -> ScalarState:
         """Accept the trial or pull it back; propose the next."""
         moved = state.trial - state.best
         bound = state.loss + ARMIJO * state.slope * moved + ROUNDING * jnp.abs(sums.loss)
-        accept = sums.loss <= bound
+        close = sums.loss - state.loss <= CLOSE * jnp.abs(sums.loss)
+        accept = (sums.loss <= bound) | (close & (jnp.abs(sums.slope) < jnp.abs(state.slope)))
         best = jnp.where(accept, state.trial, state.best)
         loss = jnp.where(accept, sums.loss, state.loss)
         slope = jnp.where(accept, sums.slope, state.slope)

@@ -21,22 +21,22 @@ def lowess(
     # clowess: weight 1 within .001 of the reach, 0 beyond .999 of it.
     ratio = np.where(distance <= 0.001 * reach, 0.0, distance / reach)
     kernel = np.where(distance <= 0.999 * reach, (1 - ratio**3) ** 3, 0.0)
-    robust = np.ones(m)
+    fitted, robust = y, np.ones(m)
     for _ in range(4):
         weight = kernel * robust
         total = weight.sum(axis=1, keepdims=True)
-        if np.any(total <= 0):
-            break
-        weight = weight / total
+        alone = total[:, 0] <= 0  # all neighbours are outliers: clowess leaves the value itself
+        weight = weight / np.where(alone[:, None], 1.0, total)
         center = weight @ x
         gap = x - center
         square = np.sum(weight * (x[None, :] - center[:, None]) ** 2, axis=1)
         steep = np.sqrt(square) > 0.001 * (x[-1] - x[0])
         slope = np.where(steep, gap / np.where(steep, square, 1.0), 0.0)
-        fitted = np.sum(weight * (1 + slope[:, None] * (x[None, :] - center[:, None])) * y, axis=1)
+        lever = 1 + slope[:, None] * (x[None, :] - center[:, None])
+        fitted = np.where(alone, y, np.sum(weight * lever * y, axis=1))
         residual = np.abs(y - fitted)
         scale = 6 * np.median(residual)
-        if scale < 1e-7 * np.mean(residual):
+        if scale <= 1e-7 * np.mean(residual):  # both 0: an exact fit
             break
         share = np.clip(residual / scale, 0, 1)
         robust = np.where(share <= 0.001, 1.0, np.where(share <= 0.999, (1 - share**2) ** 2, 0.0))

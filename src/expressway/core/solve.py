@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,13 @@ import numpy as np
 
 from expressway._types import Array, Bool, Int
 
-from .cohort import Cohort, Pooled, blocks, rows_of
+from .cohort import LARGEST, Cohort, Pooled, blocks, compiled, rows_of
 
 # Steps between two looks at which genes are done. Most genes need four or five: fewer steps
 # repack more often, more steps compute more finished genes.
 STEPS_A_CALL = 4
+# The last genes run in a block of their own size: a second shape to compile, and worth it.
+STRAGGLERS = 128
 
 
 class Status(IntEnum):
@@ -34,6 +36,7 @@ class Outcome(NamedTuple):
     status: Int[Array, "g"]
 
 
+@runtime_checkable
 class Solver(Protocol):
     """How an iterate moves. It never sees data: one step takes one set of sums.
 
@@ -129,6 +132,32 @@ def solve(
     )
 
 
+def evaluate(
+    statistic: Callable[..., Any],
+    penalty: Callable[..., Any],
+    theta: Any,
+    hyper: Any,
+    cohort: Cohort,
+    *,
+    genes: Int[np.ndarray, "k"] | None = None,
+) -> Any:
+    """The penalised sums at one point: what a solver would be shown there."""
+    if isinstance(cohort, Pooled):
+        return cohort.sum(_penalised(statistic, penalty), theta, hyper, genes=genes)
+    sums = cohort.sum(statistic, theta, hyper, genes=genes)
+    return _in_blocks(compiled(penalty), theta, hyper, sums)
+
+
+@functools.cache
+def _penalised(statistic, penalty):
+    """The statistic of a cohort that has all rows, with the penalty: one function to compile."""
+
+    def both(theta, hyper, samples):
+        return penalty(theta, hyper, statistic(theta, hyper, samples))
+
+    return both
+
+
 def _packed(solver, statistic, penalty, state, hyper, cohort, index):
     """Genes in blocks of one shape; after each call the unfinished ones are packed together."""
     steps = np.zeros(len(index), dtype=np.int64)
@@ -137,7 +166,8 @@ def _packed(solver, statistic, penalty, state, hyper, cohort, index):
         budget = min(STEPS_A_CALL, solver.max_steps - taken)
         taken += budget
         unfinished = []
-        for position, count in blocks(len(waiting), cohort.block(len(waiting))):
+        size = min(cohort.block, STRAGGLERS) if len(waiting) <= STRAGGLERS else cohort.block
+        for position, count in blocks(len(waiting), size):
             at = waiting[position]
             moved, done, used = _run(
                 solver,
@@ -200,9 +230,19 @@ def _rounds(solver, statistic, penalty, state, hyper, cohort, index):
             break
         old, with_hyper = rows_of(state, waiting), rows_of(hyper, waiting)
         sums = cohort.sum(statistic, old.trial, with_hyper, genes=index[waiting])
-        new = _step(solver, penalty, old, with_hyper, sums)
+        new = _in_blocks(functools.partial(_step, solver, penalty), old, with_hyper, sums)
         for whole, part in zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True):
-            whole[waiting] = np.asarray(part)
+            whole[waiting] = part
         steps[waiting] += 1
         waiting = waiting[~np.asarray(solver.done(new))]
     return state, steps
+
+
+def _in_blocks(fn, *trees):
+    """A function of genes on blocks of one of two sizes, so that it compiles twice at most."""
+    count = len(jax.tree.leaves(trees)[0])
+    parts = [
+        jax.tree.map(lambda a, taken=taken: np.asarray(a)[:taken], fn(*rows_of(trees, at)))
+        for at, taken in blocks(count, STRAGGLERS if count <= STRAGGLERS else LARGEST)
+    ]
+    return jax.tree.map(lambda *a: np.concatenate(a), *parts)

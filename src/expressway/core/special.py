@@ -48,9 +48,10 @@ def gamma_ratio(y: Float[Array, "n g"], r: Float[Array, "g"]) -> GammaRatio:
 
     Notes
     -----
-    Absolute errors, relative to max(1, y): below 2e-14 in ``log``, ``r * digamma`` and
-    ``r**2 * trigamma`` for r from .05 to 1e8 and y to 1e7 (tested against fifty digits).
+    Absolute errors, relative to max(1, y), for r from .05 to 1e8 and y to 1e7 (tested against
+    fifty digits): below 3e-14 in ``log``, 1e-14 in ``r * digamma``, 1e-13 in ``r**2 * trigamma``.
     """
+    r = r[None]
     z = r + SHIFT
     upper, lower = _tail(y + r), _tail(r)
     ratio = jnp.log1p(y / z)

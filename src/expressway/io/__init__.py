@@ -11,8 +11,11 @@ from .read import read_counts as read_counts
 from .record import Clock as Clock
 from .record import peak_memory as peak_memory
 from .record import versions as versions
+from .tables import coefficients_table as coefficients_table
 from .tables import genes_table as genes_table
 from .tables import results_table as results_table
 from .tables import samples_table as samples_table
 from .write import check_folder as check_folder
-from .write import whole_folder as whole_folder
+from .write import write_json as write_json
+from .write import write_table as write_table
+from .write import written_folder as written_folder

@@ -2,11 +2,17 @@
 
 import importlib.metadata
 import platform
-import resource
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None
 
 PACKAGES = ("expressway", "anndata", "formulaic", "jax", "numpy", "pandas", "scipy")
 
@@ -44,7 +50,17 @@ def versions() -> dict[str, str]:
     }
 
 
-def peak_memory() -> float:
-    """Largest resident size of this process so far, in MB (10^6 bytes)."""
+def peak_memory() -> float | None:
+    """Largest resident size of this process so far, in MB (10^6 bytes); None on Windows."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # On Linux getrusage starts from what the process that started this one used.
+        highest = re.search(
+            r"VmHWM:\s*(\d+) kB", status.read_text(encoding="ascii", errors="replace")
+        )
+        if highest:
+            return int(highest[1]) * 1024 / 1e6
+    if resource is None:
+        return None
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage: bytes on macOS, kB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

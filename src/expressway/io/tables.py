@@ -1,12 +1,15 @@
 """Tables of a fitted analysis, as users read them: log2 units, names instead of positions."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
-from expressway._types import Float, Int
+from expressway._types import Bool, Float, Int
 from expressway.core.solve import Status
 from expressway.models.deseq import DESeqFit
 from expressway.models.results import Results
+from expressway.models.status import MEANINGS
 
 
 def results_table(fit: DESeqFit, results: Results, genes: pd.Index) -> pd.DataFrame:
@@ -25,20 +28,20 @@ def results_table(fit: DESeqFit, results: Results, genes: pd.Index) -> pd.DataFr
             "p_value": results.wald.p_value,
             "p_adj": results.adjusted.p_adj,
             "dispersion": fit.gene.dispersion,
-            "status": pd.Categorical(results.status),
+            "status": pd.Categorical(results.status, categories=list(MEANINGS)),
         },
         index=pd.Index(genes, name="gene"),
     )
 
 
-def genes_table(fit: DESeqFit, genes: pd.Index, coefficients: tuple[str, ...]) -> pd.DataFrame:
+def genes_table(fit: DESeqFit, genes: pd.Index) -> pd.DataFrame:
     """One row a gene: the quantities on the way.
 
     Dispersions (gene-wise, trend, MAP, final), the largest Cook's distance over samples in design
-    cells of three or more, the number of samples above its cutoff, and each coefficient with its
-    standard error, log2.
+    cells of three or more, and the number of samples above its cutoff.
     """
     gene = fit.gene
+    fitted = ~np.isnan(gene.dispersion)
     table = {
         "base_mean": gene.base_mean,
         "base_variance": gene.base_variance,
@@ -52,18 +55,37 @@ def genes_table(fit: DESeqFit, genes: pd.Index, coefficients: tuple[str, ...]) -
         "outlier": fit.outlier,
         "replaced": fit.replaced,
         "boxed": gene.boxed,
-        "coefficients_status": _words(gene.beta_status),
-        "dispersion_status": _words(gene.dispersion_status),
+        "coefficients_status": _words(gene.beta_status, fitted),
+        "dispersion_status": _words(gene.dispersion_status, fitted),
     }
-    se = np.sqrt(np.diagonal(gene.covariance, axis1=1, axis2=2)) / np.log(2)
-    for j, name in enumerate(coefficients):
-        table[f"log2:{name}"] = gene.beta[:, j] / np.log(2)
+    return pd.DataFrame(table, index=pd.Index(genes, name="gene"))
+
+
+def coefficients_table(
+    beta: Float[np.ndarray, "g p"],
+    covariance: Float[np.ndarray, "g p p"],
+    names: Sequence[str],
+    genes: pd.Index,
+) -> pd.DataFrame:
+    """One row a gene: each coefficient (``log2:NAME``) and its standard error (``se:NAME``), log2.
+
+    Parameters
+    ----------
+    beta, covariance
+        Coefficients and their covariance, natural log.
+    names
+        Of the coefficients.
+    """
+    se = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)) / np.log(2)
+    table = {}
+    for j, name in enumerate(names):
+        table[f"log2:{name}"] = beta[:, j] / np.log(2)
         table[f"se:{name}"] = se[:, j]
     return pd.DataFrame(table, index=pd.Index(genes, name="gene"))
 
 
 def samples_table(
-    log_size_factors: Float[np.ndarray, "n"], library: Float[np.ndarray, "n"], samples: pd.Index
+    log_size_factors: Float[np.ndarray, "n"], library: Int[np.ndarray, "n"], samples: pd.Index
 ) -> pd.DataFrame:
     """One row a sample: size factor and library size (sum of its counts)."""
     return pd.DataFrame(
@@ -72,5 +94,6 @@ def samples_table(
     )
 
 
-def _words(status: Int[np.ndarray, "g"]) -> pd.Categorical:
-    return pd.Categorical.from_codes(status, [s.name.lower() for s in Status])
+def _words(status: Int[np.ndarray, "g"], fitted: Bool[np.ndarray, "g"]) -> pd.Categorical:
+    """What solvers said of each gene; nothing of genes that they did not see."""
+    return pd.Categorical.from_codes(np.where(fitted, status, -1), [s.name.lower() for s in Status])

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from expressway._types import Bool, Float, Int
+from expressway._types import Float, Int
 
 # src/DESeq2.cpp, fitDisp: Armijo's epsilon; bounds of a proposal; a step's gain that ends it.
 _ARMIJO = 1e-4
@@ -35,7 +35,12 @@ class Interpolant(NamedTuple):
     def at(
         self, a: Float[np.ndarray, "k"], genes: Int[np.ndarray, "k"]
     ) -> tuple[Float[np.ndarray, "k"], Float[np.ndarray, "k"]]:
-        """Loss and slope of some genes; beyond the last nodes their values."""
+        """Loss and slope of some genes; beyond the last nodes straight on.
+
+        A steep start throws the ascent far beyond the largest dispersion; it must see there that
+        the loss has risen, to turn back.
+        """
+        beyond = a
         a = np.clip(a, self.nodes[0], self.nodes[-1])
         left = np.clip(np.searchsorted(self.nodes, a, side="right") - 1, 0, len(self.nodes) - 2)
         h = self.nodes[left + 1] - self.nodes[left]
@@ -52,7 +57,7 @@ class Interpolant(NamedTuple):
         k5 = 6 * gap - 3 * slope_gap + curve_gap / 2
         loss = f0 + t * (d0 + t * (c0 / 2 + t * (k3 + t * (k4 + t * k5))))
         slope = d0 + t * (c0 + t * (3 * k3 + t * (4 * k4 + t * 5 * k5)))
-        return loss, slope / h
+        return loss + (beyond - a) * slope / h, slope / h
 
 
 def nodes(max_dispersion: float) -> Float[np.ndarray, "m"]:
@@ -147,8 +152,6 @@ def gene_wise(
     alpha = np.minimum(np.exp(stop.log_alpha), upper)
     still = stop.initial_loss - stop.loss < _TOLERANCE * np.abs(stop.initial_loss)
     alpha = np.where(still, start, alpha)
-    by_grid: Bool[np.ndarray, g] = ((stop.steps == 1) | (stop.steps == _STEPS)) & (
-        alpha > 10 * lower
-    )
+    by_grid = ((stop.steps == 1) | (stop.steps == _STEPS)) & (alpha > 10 * lower)
     alpha = np.where(by_grid, np.exp(grid(profile, np.log(lower), np.log(upper))), alpha)
     return np.clip(alpha, lower, upper)

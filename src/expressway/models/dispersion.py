@@ -13,9 +13,9 @@ import numpy as np
 
 from expressway._types import Array, Float, Int
 from expressway.core import linear
-from expressway.core.cohort import Cohort, Samples, compiled, rows_of
+from expressway.core.cohort import Cohort, Samples, rows_of
 from expressway.core.scalar import Curve, Interval, Scalar
-from expressway.core.solve import Fit, Status, solve
+from expressway.core.solve import Fit, Status, evaluate, solve
 from expressway.core.special import gamma_ratio
 
 from . import ascent
@@ -53,13 +53,13 @@ class Moments(NamedTuple):
 def moments(s: Samples) -> Moments:
     """First sums of normalised counts, over rows."""
     present = s.weight[:, None]
-    inverse = jnp.broadcast_to(present * jnp.exp(-s.offset), s.y.shape)
+    inverse = jnp.broadcast_to(jnp.exp(-s.offset), s.y.shape)
     q = s.y * inverse
     return Moments(
-        mean=jnp.sum(q, axis=0),
-        inverse_size=jnp.sum(inverse, axis=0),
+        mean=jnp.sum(present * q, axis=0),
+        inverse_size=jnp.sum(present * inverse, axis=0),
         normal=weighted_crossproduct(jnp.broadcast_to(present, s.y.shape), s.x),
-        linear=q.T @ s.x,
+        linear=(present * q).T @ s.x,
         log=(present * jnp.log(q + 0.1)).T @ s.x,
     )
 
@@ -79,7 +79,7 @@ def spread(center: Float[Array, "g"], linear: Float[Array, "g p"], s: Samples) -
     q = s.y * jnp.exp(-s.offset)
     m = jnp.maximum(1.0, s.x @ linear.T)
     return Spread(
-        square=jnp.sum(present * (q - center) ** 2, axis=0),
+        square=jnp.sum(present * (q - center[None]) ** 2, axis=0),
         excess=jnp.sum(present * ((q - m) ** 2 - m) / m**2, axis=0),
     )
 
@@ -133,10 +133,10 @@ def _profile(log_alpha: Float[Array, "g"], mu: Float[Array, "n g"], s: Samples) 
     the loss up to ``lgamma(y + 1) - y log mu``, as DESeq2 leaves it. W = mu / (1 + alpha mu) has
     derivatives ``-alpha W²`` and ``-alpha W² + 2 alpha² W³``.
     """
-    alpha = jnp.exp(log_alpha)
+    alpha = jnp.exp(log_alpha)[None]
     r = 1.0 / alpha
     rows = row_weight(s)
-    ratio = gamma_ratio(s.y, r)
+    ratio = gamma_ratio(s.y, r[0])
     log = jnp.log1p(alpha * mu)
     over = 1.0 / (1.0 + alpha * mu)
     w = mu * over
@@ -216,7 +216,7 @@ def gene_wise(
     shape = Shape(means.beta, np.zeros(g), np.zeros(g))
     log_start = np.log(initial)
     statistic = profile_linear if means.linear else profile_glm
-    first = _curve(cohort, statistic, log_start, shape, genes)
+    first = evaluate(statistic, adjusted, log_start, shape, cohort, genes=genes)
     square = first.slope**2
     free = np.flatnonzero((square >= TOLERANCE) | (initial > 10 * MIN_DISPERSION))
     fit = _solve(cohort, statistic, log_start[free], rows_of(shape, free), n, genes[free])
@@ -236,18 +236,6 @@ def gene_wise(
     return Dispersions(_bounded(alpha, n), status)
 
 
-def _curve(
-    cohort: Cohort,
-    statistic: Callable[..., Profile],
-    log_alpha: Float[np.ndarray, "g"],
-    shape: Shape,
-    genes: Int[np.ndarray, "g"],
-) -> Curve:
-    """The adjusted profile at one value a gene."""
-    sums = cohort.sum(statistic, log_alpha, shape, genes=genes)
-    return Curve(*(np.asarray(a) for a in compiled(adjusted)(log_alpha, shape, sums)))
-
-
 def _interpolant(
     cohort: Cohort,
     statistic: Callable[..., Profile],
@@ -258,7 +246,8 @@ def _interpolant(
     """The adjusted profile of some genes on the ascent's nodes, in one sum."""
     at = ascent.nodes(highest)
     each = np.repeat(np.arange(len(genes)), len(at))
-    curve = _curve(cohort, statistic, np.tile(at, len(genes)), rows_of(shape, each), genes[each])
+    begin, many = np.tile(at, len(genes)), rows_of(shape, each)
+    curve = evaluate(statistic, adjusted, begin, many, cohort, genes=genes[each])
     return ascent.Interpolant(at, *(a.reshape(len(genes), len(at)) for a in curve))
 
 

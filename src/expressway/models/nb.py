@@ -63,6 +63,7 @@ def equation(beta: Float[Array, "g p"], alpha: Float[Array, "g"], s: Samples) ->
         whose weights are ``m (1 + alpha y) / (1 + alpha m)²`` where the mean is not clipped and w
         where it is.
     """
+    alpha = alpha[None]
     mu = mean(beta, s)
     m = jnp.maximum(mu, MIN_MU)
     raised = jnp.where(mu < MIN_MU, jnp.log(MIN_MU) - s.offset - s.x @ beta.T, 0.0)
@@ -79,7 +80,7 @@ def equation(beta: Float[Array, "g p"], alpha: Float[Array, "g"], s: Samples) ->
 
 def ridge_equation(beta: Float[Array, "g p"], alpha: Float[Array, "g"], e: Equation) -> Equation:  # noqa: ARG001
     """The estimating equation with DESeq2's ridge, added once to the totals."""
-    ridge = RIDGE * jnp.eye(beta.shape[-1])
+    ridge = RIDGE * jnp.eye(beta.shape[-1])[None]
     return Equation(e.score - RIDGE * beta, e.info + ridge, e.newton + ridge)
 
 
@@ -89,6 +90,7 @@ def likelihood(beta: Float[Array, "g p"], alpha: Float[Array, "g"], s: Samples) 
     ``loss = sum (y + r) log(1 + alpha mu) - y (offset + x beta)`` with ``r = 1 / alpha``: convex
     in beta, with weights ``mu (1 + alpha y) / (1 + alpha mu)²`` in the second derivative.
     """
+    alpha = alpha[None]
     eta = s.offset + s.x @ beta.T
     mu = jnp.exp(eta)
     over = 1.0 / (1.0 + alpha * mu)
@@ -105,7 +107,7 @@ def ridge_likelihood(beta: Float[Array, "g p"], alpha: Float[Array, "g"], f: Sco
     return Score(
         f.loss + 0.5 * RIDGE * jnp.sum(beta**2, axis=-1),
         f.gradient + RIDGE * beta,
-        f.info + RIDGE * jnp.eye(beta.shape[-1]),
+        f.info + RIDGE * jnp.eye(beta.shape[-1])[None],
     )
 
 
@@ -118,7 +120,7 @@ class Information(NamedTuple):
 def information(beta: Float[Array, "g p"], alpha: Float[Array, "g"], s: Samples) -> Information:
     """``X'WX`` with ``W = m / (1 + alpha m)``, ``m = max(mu, .5)``, summed over rows."""
     m = jnp.maximum(mean(beta, s), MIN_MU)
-    return Information(weighted_crossproduct(row_weight(s) * m / (1.0 + alpha * m), s.x))
+    return Information(weighted_crossproduct(row_weight(s) * m / (1.0 + alpha[None] * m), s.x))
 
 
 class Coefficients(NamedTuple):

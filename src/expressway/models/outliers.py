@@ -33,7 +33,7 @@ def normalised(s: Samples) -> Float[Array, "n g 1"]:
 
 def squared_error(center: Float[Array, "g u"], s: Samples) -> Float[Array, "n g u"]:
     """Squared deviations of normalised counts from each group's centre."""
-    return (normalised(s) - center) ** 2
+    return (normalised(s) - center[None]) ** 2
 
 
 def robust_dispersion(
@@ -93,8 +93,8 @@ def cooks(fit: Fitted, s: Samples) -> Float[Array, "n g"]:
     m = jnp.maximum(mu, MIN_MU)
     n, p = s.x.shape
     outer = (s.x[:, :, None] * s.x[:, None, :]).reshape(n, p * p)
-    hat = m / (1.0 + fit.alpha * m) * (outer @ fit.inverse.reshape(-1, p * p).T)
-    residual = (s.y - mu) ** 2 / (mu + fit.robust * mu**2)
+    hat = m / (1.0 + fit.alpha[None] * m) * (outer @ fit.inverse.reshape(-1, p * p).T)
+    residual = (s.y - mu) ** 2 / (mu + fit.robust[None] * mu**2)
     return jnp.where(s.weight[:, None] > 0, residual / p * hat / (1.0 - hat) ** 2, 0.0)
 
 

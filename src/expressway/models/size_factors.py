@@ -78,7 +78,34 @@ def normalise(log_reference: Float[np.ndarray, "g"], s: Samples) -> dict[str, Ar
     return {"offset": offset}
 
 
+class LogSizes(NamedTuple):
+    """Sums over samples of log size factors."""
+
+    rows: Float[Array, "g"]
+    log: Float[Array, "g"]
+
+
+def log_sizes(s: Samples) -> LogSizes:
+    """Sums of log size factors, over rows; the same for every gene."""
+    present = jnp.broadcast_to(s.weight[:, None] > 0, s.y.shape)
+    rows = jnp.sum(present, axis=0, dtype=float)
+    return LogSizes(rows, jnp.sum(jnp.where(present, s.offset, 0.0), axis=0))
+
+
+def shifted(by: float, s: Samples) -> dict[str, Array]:
+    """Offsets of each row less a constant."""
+    return {"offset": s.offset - by}
+
+
 def size_factors(cohort: Cohort, method: Method = "ratio") -> tuple[Cohort, LogCounts]:
-    """Cohort whose offsets are log size factors, and the sums they came from."""
+    """Cohort whose offsets are log size factors, and the sums they came from.
+
+    Those of ``poscounts`` have a geometric mean of 1 (DESeq2 R/methods.R,
+    estimateSizeFactorsForMatrix, incomingGeoMeans).
+    """
     sums = cohort.sum(log_counts)
-    return cohort.map(normalise, shared=(reference(sums, method),)), sums
+    cohort = cohort.map(normalise, shared=(reference(sums, method),))
+    if method == "poscounts":
+        first = cohort.sum(log_sizes, genes=np.arange(1))
+        cohort = cohort.map(shifted, shared=(float(first.log[0] / first.rows[0]),))
+    return cohort, sums

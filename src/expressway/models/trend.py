@@ -16,6 +16,8 @@ from expressway.core.smooth import loess
 from .dispersion import MIN_DISPERSION
 
 Kind = Literal["parametric", "mean"]
+# R stats::mad, constant: 1 / the normal's upper quartile, to five digits.
+_MAD = 1.4826
 
 
 class Trend(NamedTuple):
@@ -63,8 +65,8 @@ def fit_trend(mean: Float[np.ndarray, "g"], alpha: Float[np.ndarray, "g"]) -> Tr
     bare = Trend(asymptotic, extra, kind, np.nan)
     residual = np.log(alpha) - np.log(bare.at(mean))
     above = alpha >= 100 * MIN_DISPERSION
-    variance = float(stats.median_abs_deviation(residual[above], scale="normal") ** 2)
-    return bare._replace(residual_variance=variance)
+    spread = _MAD * stats.median_abs_deviation(residual[above])
+    return bare._replace(residual_variance=float(spread**2))
 
 
 def parametric(mean: Float[np.ndarray, "g"], alpha: Float[np.ndarray, "g"]) -> tuple[float, float]:

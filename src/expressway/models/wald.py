@@ -38,7 +38,7 @@ def wald(
     """
     estimate = beta @ contrast
     se = np.sqrt(np.einsum("p,gpq,q->g", contrast, covariance, contrast))
-    stat = estimate / se
+    stat = np.divide(estimate, se, out=np.full_like(se, np.nan), where=se > 0)
     return Wald(estimate / np.log(2), se / np.log(2), stat, 2 * special.ndtr(-np.abs(stat)))
 
 

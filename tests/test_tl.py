@@ -1,0 +1,337 @@
+import logging
+import pickle
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from anndata import ImplicitModificationWarning
+
+from expressway import datasets, get, io, tl
+from expressway.models import trend
+from expressway.models.deseq import Settings
+
+DESIGN = "~ batch + condition"
+FIRST = ("condition", "treated", "control")
+SECOND = ("batch", "batch_2", "batch_1")
+OTHERS = [SECOND, "condition[T.treated]", [0.0, 1.0, -1.0], None]
+
+
+@pytest.fixture(scope="module")
+def data() -> anndata.AnnData:
+    """200 genes x 8 samples, the shape of every run here: kernels compile once."""
+    return datasets.simulate(genes=200, samples=8, batches=2, seed=3)
+
+
+@pytest.fixture(scope="module")
+def fitted(data) -> anndata.AnnData:
+    adata = data.copy()
+    tl.de(adata, DESIGN, FIRST)
+    return adata
+
+
+def same(a, b):
+    """The same to the last bit; AnnData drops categories that do not occur."""
+    words = {name: str for name in a if isinstance(a[name].dtype, pd.CategoricalDtype)}
+    pd.testing.assert_frame_equal(a.astype(words), b.astype(words), check_exact=True)
+
+
+def test_the_table_is_returned_and_stored(data):
+    adata = data.copy()
+    table = tl.de(adata, DESIGN, FIRST)
+    assert list(table.columns) == [
+        "base_mean", "log2_fold_change", "lfc_se", "stat", "p_value", "p_adj", "dispersion",
+        "status",
+    ]  # fmt: skip
+    assert table.index.name == "gene"
+    assert list(table.index) == list(adata.var_names)
+    same(table, get.de(adata))
+    assert (table["p_adj"] < 0.1).sum() > 5
+    assert adata.uns["de"]["contrast"] == "condition treated vs control"
+
+
+def test_input_stays_as_it_is(data):
+    adata = data.copy()
+    obs = adata.obs.copy()
+    tl.de(adata, DESIGN, FIRST)
+    assert adata.X.dtype == data.X.dtype
+    assert np.array_equal(adata.X, data.X)
+    pd.testing.assert_frame_equal(adata.obs, obs)
+    pd.testing.assert_frame_equal(adata.var, data.var)
+
+
+def sparse(kind):
+    def change(adata):
+        adata.X = kind(adata.X)
+        return {}
+
+    return change
+
+
+def of_type(dtype):
+    def change(adata):
+        adata.X = adata.X.astype(dtype)
+        return {}
+
+    return change
+
+
+def in_a_layer(adata):
+    adata.layers["counts"] = adata.X.copy()
+    adata.X = np.log1p(adata.X)
+    return {"layer": "counts"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        sparse(sp.csr_matrix),
+        sparse(sp.csc_array),
+        of_type(np.int32),
+        of_type(np.float64),
+        in_a_layer,
+    ],
+)
+def test_where_and_how_counts_are_held_does_not_matter(change, data, fitted):
+    adata = data.copy()
+    options = change(adata)
+    before = adata.X.copy()
+    same(tl.de(adata, DESIGN, FIRST, **options), get.de(fitted))
+    assert type(adata.X) is type(before)
+    assert abs(adata.X - before).sum() == 0
+    same(tl.contrast(adata, SECOND), tl.contrast(fitted.copy(), SECOND))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16])
+def test_narrow_types_give_the_same_numbers(dtype, data):
+    adata, narrow = data.copy(), data.copy()
+    adata.X = np.minimum(data.X, 2**16 - 1)
+    narrow.X = adata.X.astype(dtype)
+    same(tl.de(narrow, DESIGN, FIRST), tl.de(adata, DESIGN, FIRST))
+
+
+def reloaded(adata, path):
+    adata.write_h5ad(path)
+    return anndata.read_h5ad(path)
+
+
+@pytest.mark.parametrize("spec", OTHERS)
+@pytest.mark.parametrize("saved", ["memory", "pickle", "h5ad"])
+def test_a_later_contrast_equals_one_asked_for_at_once(spec, saved, data, fitted, tmp_path):
+    at_once = tl.de(data.copy(), DESIGN, spec, reference={"condition": "control"})
+    adata = fitted.copy()
+    if saved == "pickle":
+        adata = pickle.loads(pickle.dumps(adata))
+    if saved == "h5ad":
+        adata = reloaded(adata, tmp_path / "fitted.h5ad")
+    same(get.de(adata), get.de(fitted))
+    later = tl.contrast(adata, spec)
+    same(later, at_once)
+    same(later, get.de(adata))
+
+
+def test_text_levels_keep_their_order_in_h5ad(data, tmp_path):
+    """The file sorts by code point, the design regardless of case."""
+    adata = data.copy()
+    adata.obs["line"] = list("aaBBaaBB")
+    expected = tl.de(adata, "~ condition + line")
+    adata = reloaded(adata, tmp_path / "a.h5ad")
+    assert list(adata.obs["line"].cat.categories) == ["B", "a"]
+    same(tl.contrast(adata, "line[T.B]"), expected)
+
+
+def test_names_with_slashes_go_into_h5ad(data, tmp_path):
+    adata = data.copy()
+    adata.obs["x"] = np.linspace(-1, 1, 8) ** 2
+    tl.de(adata, "~ condition + I(x / 2)")
+    expected = get.genes(adata)
+    read = reloaded(adata, tmp_path / "a.h5ad")
+    assert "log2:I(x / 2)" in expected
+    pd.testing.assert_frame_equal(get.genes(read), expected, check_exact=True)
+
+
+def test_genes_can_be_taken_out_afterwards(fitted):
+    chosen = fitted.var_names[10:150]
+    adata = fitted[:, chosen].copy()
+    columns = ["base_mean", "log2_fold_change", "lfc_se", "p_value", "dispersion"]
+    same(get.de(adata), get.de(fitted).iloc[10:150])
+    same(get.genes(adata), get.genes(fitted).iloc[10:150])
+    whole = tl.contrast(fitted.copy(), SECOND)
+    same(tl.contrast(adata, SECOND)[columns], whole[columns].iloc[10:150])
+
+
+def test_samples_in_another_order_give_the_same(fitted):
+    adata = fitted[::-1].copy()
+    assert list(get.samples(adata).index) == list(adata.obs_names)
+    # Sums in another order.
+    pd.testing.assert_frame_equal(
+        tl.contrast(adata, SECOND), tl.contrast(fitted.copy(), SECOND), rtol=1e-12
+    )
+
+
+def test_a_change_of_samples_is_noticed(fitted):
+    fewer, other = fitted[1:].copy(), fitted.copy()
+    other.obs["condition"] = fitted.obs["condition"].to_numpy()[::-1]
+    for adata in (fewer, other):
+        with pytest.raises(io.InputError, match="samples changed"):
+            tl.contrast(adata, SECOND)
+    none = fitted.copy()
+    del none.obs["batch"]
+    with pytest.raises(io.InputError, match="column batch"):
+        tl.contrast(none, SECOND)
+
+
+def test_a_view_becomes_an_anndata_of_its_own(data):
+    adata = data.copy()
+    view = adata[:, :]
+    with pytest.warns(ImplicitModificationWarning):
+        table = tl.de(view, DESIGN, FIRST)
+    assert not view.is_view
+    same(get.de(view), table)
+    assert "de" not in adata.varm
+    assert "de" not in adata.uns
+
+
+def test_analyses_under_two_keys_do_not_meet(data, fitted):
+    adata = data.copy()
+    tl.de(adata, DESIGN, FIRST)
+    tl.de(adata, "~ 0 + condition + batch", FIRST, key="plain")
+    same(get.de(adata), get.de(fitted))
+    assert adata.uns["plain"]["coefficients"][:2] == ["condition[control]", "condition[treated]"]
+    tl.contrast(adata, SECOND)
+    same(get.de(adata, key="plain"), tl.contrast(adata, FIRST, key="plain"))
+
+
+def test_a_contrast_sets_the_reference_unless_it_is_given(data, fitted):
+    turned = ("condition", "control", "treated")
+    adata = data.copy()
+    table = tl.de(adata, DESIGN, turned)
+    assert list(adata.uns["de"]["levels"]["condition"]) == ["treated", "control"]
+    regular = (table["status"] == "ok") & (get.de(fitted)["status"] == "ok")
+    expected = -get.de(fitted)["log2_fold_change"]
+    # The same maximum from another start, to the tolerance of the field's iteration.
+    difference = (table["log2_fold_change"] - expected)[regular]
+    assert (difference.abs() < 1e-5 * (1 + expected.abs()[regular])).all()
+    tl.de(adata, DESIGN, turned, reference={"condition": "control"})
+    assert list(adata.uns["de"]["levels"]["condition"]) == ["control", "treated"]
+
+
+def test_order_of_categories_names_the_reference(data):
+    adata = data.copy()
+    adata.obs["condition"] = adata.obs["condition"].cat.reorder_categories(["treated", "control"])
+    tl.de(adata, DESIGN)
+    assert adata.uns["de"]["contrast"] == "condition control vs treated"
+
+
+def test_settings_are_used_and_remembered(data, tmp_path):
+    settings = Settings(prior_variance=0.5, independent_filtering=False, alpha=0.01)
+    adata = data.copy()
+    table = tl.de(adata, DESIGN, FIRST, settings=settings)
+    assert adata.uns["de"]["prior_variance"] == 0.5
+    assert not (table["status"] == "low_count").any()
+    same(tl.contrast(reloaded(adata, tmp_path / "a.h5ad"), FIRST), table)
+
+
+def test_stages_are_told_and_timed(data):
+    adata, told = data.copy(), []
+    tl.de(adata, DESIGN, FIRST, watch=told.append)
+    assert told[0] == "design"
+    assert told[-1] == "tests"
+    assert list(adata.uns["de"]["seconds"]) == told
+
+
+def test_doubts_are_logged_and_stored(data, caplog):
+    adata = data.copy()
+    adata.obs["minute"] = [0, 1, 2, 0, 1, 2, 0, 1]
+    with caplog.at_level(logging.WARNING, "expressway"):
+        tl.de(adata, "~ condition + minute")
+    assert [record.getMessage() for record in caplog.records] == adata.uns["de"]["warnings"]
+    assert adata.uns["de"]["warnings"][0].startswith("column minute enters as a number")
+
+
+def test_a_trend_that_fell_back_is_told(data, caplog, monkeypatch):
+    fit_trend = trend.fit_trend
+    monkeypatch.setattr(trend, "fit_trend", lambda *a: fit_trend(*a)._replace(kind="mean"))
+    adata = data.copy()
+    tl.de(adata, DESIGN, FIRST)
+    assert "mean dispersion is used instead" in caplog.text
+    assert "mean dispersion is used instead" in adata.uns["de"]["warnings"][-1]
+
+
+def changed(row, column, value):
+    def change(adata):
+        x = adata.X.astype(float)
+        x[row, column] = value
+        adata.X = x
+
+    return change
+
+
+def without_counts(adata):
+    x = adata.X.copy()
+    x[2] = 0
+    adata.X = x
+
+
+def repeated(adata):
+    adata.var_names = ["a", "a", *adata.var_names[2:]]
+
+
+def nothing(_):
+    return None
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "words"),
+    [
+        (changed(1, 4, 2.5), {}, "adata.X: gene gene_5, sample sample_2: count 2.5"),
+        (changed(1, 4, -1), {}, "is negative"),
+        (changed(1, 4, np.nan), {}, "is missing"),
+        (without_counts, {}, "adata.X: sample sample_3 has no counts"),
+        (repeated, {}, "gene a appears more than once"),
+        (lambda adata: delattr(adata, "X"), {}, "adata.X is NoneType"),
+        (nothing, {"layer": "counts"}, "there is no layer 'counts'; the layers are none"),
+        (nothing, {"design": "~ dose"}, "column dose"),
+        (nothing, {"design": "~ 0 +"}, "formula"),
+        (nothing, {"contrast": ("dose", "a", "b")}, "dose is not a factor"),
+        (nothing, {"contrast": ("condition", "treated", "x")}, "no level x"),
+        (nothing, {"contrast": "treated"}, "no coefficient is named treated"),
+        (nothing, {"contrast": [1.0, 0.0]}, "3 finite numbers"),
+        (nothing, {"reference": {"dose": "a"}}, "reference level is given for dose"),
+        (nothing, {"settings": Settings(alpha=1.0)}, "alpha must lie between 0 and 1, but is 1.0"),
+        (nothing, {"settings": Settings(min_replicates=2)}, "min_replicates must be 3 or more"),
+        (nothing, {"settings": Settings(prior_variance=np.nan)}, "prior variance must be above 0"),
+    ],
+)
+def test_mistakes_are_told_in_one_line_and_change_nothing(change, options, words, data):
+    adata = data.copy()
+    change(adata)
+    with pytest.raises(io.InputError) as caught:
+        tl.de(adata, **({"design": DESIGN, "contrast": FIRST} | options))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(adata.varm) == ["beta"]
+    assert not adata.uns
+    assert not adata.obsm
+
+
+def test_what_is_on_disk_must_be_read_first(data, tmp_path):
+    data.write_h5ad(tmp_path / "a.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    with pytest.raises(io.InputError, match="to_memory"):
+        tl.de(backed, DESIGN, FIRST)
+    backed.file.close()
+
+
+def test_check_looks_at_every_contrast(data):
+    assert tl.check(data, DESIGN, [FIRST, *OTHERS]) is None
+    with pytest.raises(io.InputError, match="no level x"):
+        tl.check(data, DESIGN, [FIRST, ("batch", "x", "batch_1")])
+    with pytest.raises(io.InputError, match="alpha"):
+        tl.check(data, DESIGN, settings=Settings(alpha=0.0))
+
+
+def test_contrast_needs_an_analysis(data):
+    with pytest.raises(io.InputError, match="'de'; run"):
+        tl.contrast(data, FIRST)
