@@ -90,6 +90,7 @@ def load_fit(adata: anndata.AnnData, key: str) -> tuple[deseq.DESeqFit, Origin]:
         dispersion_status=_codes(table["dispersion_status"]),
         beta=np.asarray(adata.varm[f"{key}_beta"]),
         covariance=np.asarray(adata.varm[f"{key}_covariance"]).reshape(-1, p, p),
+        inverse=np.full((adata.n_vars, p, p), np.nan),  # for Cook's distances, which are done
         beta_status=_codes(table["coefficients_status"]),
         unsupported=np.asarray(adata.varm[f"{key}_unsupported"]).reshape(-1, p, p),
     )

@@ -13,6 +13,7 @@ from expressway.core.cohort import Cohort, Pooled, samples
 from expressway.io.contrast import Contrast, ContrastSpec
 from expressway.io.read import Counts
 from expressway.models import deseq, results
+from expressway.models.cells import groups
 from expressway.models.size_factors import Method
 
 from . import _store
@@ -85,8 +86,7 @@ def de(
         for doubt in origin.coded.warnings:
             logger.warning("%s", doubt)
         rows = samples(_counts(adata, layer), origin.coded.matrix)
-    cells = deseq.cells(origin.coded.matrix)
-    fit, cohort = deseq.fit(Pooled(rows), cells, settings, clock.stage)
+    fit, cohort = deseq.fit(Pooled(rows), groups(origin.coded.matrix), settings, clock.run)
     doubts = list(origin.coded.warnings)
     if fit.trend.kind == "mean":
         doubts.append(

@@ -46,6 +46,7 @@ def rows(n=11, genes=37, columns=1, seed=0):
         offset=rng.normal(0, 0.3, (n, columns)),
         precision=rng.uniform(0.5, 1, (n, columns)),
         weight=rng.uniform(0.5, 1.5, n),
+        cell=np.arange(n) % 3,
     )
 
 
@@ -85,8 +86,8 @@ def test_padding_rows_do_nothing(n):
     padded = pooled.take(np.arange(37))
     total = padded.y.shape[0]
     assert n <= total <= max(1.25 * n, n + 3)
-    for field in padded:
-        assert np.all(np.asarray(field)[n:] == 0)
+    for name, field in padded._asdict().items():
+        assert np.all(np.asarray(field)[n:] == (-1 if name == "cell" else 0))
     for field, given in zip(padded, s, strict=True):
         np.testing.assert_array_equal(np.asarray(field)[:n], given)
 

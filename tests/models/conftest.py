@@ -8,6 +8,7 @@ import pytest
 from expressway.core.cohort import Pooled, Samples, samples
 from expressway.core.order import Groups
 from expressway.models import deseq
+from expressway.models.cells import groups as groups_of
 from expressway.models.results import Results, Takers, results
 
 
@@ -69,7 +70,7 @@ def _case(json: dict[str, Any]) -> Case:
         name=json["case"],
         genes=np.array(json["genes"]),
         rows=samples(np.array(json["counts"]).T, design),
-        cells=deseq.cells(design),
+        cells=groups_of(design),
         table={name: _numbers(column) for name, column in json["table"].items()},
         coefficients=_numbers(json["coefficients"]),
         standard_errors=_numbers(json["standard_errors"]),

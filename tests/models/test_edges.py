@@ -9,6 +9,7 @@ from expressway.core.irls import Irls
 from expressway.core.scalar import Interval, Scalar
 from expressway.core.solve import Status, solve
 from expressway.models import deseq, dispersion, nb
+from expressway.models.cells import groups as groups_of
 from expressway.models.results import Results, Takers, results
 from expressway.models.status import MEANINGS, statuses
 
@@ -60,7 +61,7 @@ def cohort(n: int, x: np.ndarray) -> tuple[Pooled, list[str]]:
 def analyse(
     rows: Pooled, x: np.ndarray, settings: deseq.Settings
 ) -> tuple[deseq.DESeqFit, Results]:
-    fit, fitted = deseq.fit(rows, deseq.cells(x), settings)
+    fit, fitted = deseq.fit(rows, groups_of(x), settings)
     last = np.eye(x.shape[1])[-1]
     return fit, results(fit, fitted, last, Takers(1.0, np.zeros(len(last))))
 
@@ -72,8 +73,8 @@ def covariate(n: int) -> np.ndarray:
 
 DESIGNS = {
     "two_groups": two_groups(12),
-    "replaced": two_groups(16),
-    "covariate": covariate(12),
+    "replaced": two_groups(20),
+    "covariate": covariate(16),
     "one_degree": covariate(4),  # n - p = 1
     "saturated_but_one": two_groups(3),
 }
@@ -111,7 +112,7 @@ def test_every_gene_ends_with_a_word(name):
 def test_solvers_stop_within_their_steps():
     x = DESIGNS["covariate"]
     rows, _ = cohort(len(x), x)
-    fit, fitted = deseq.fit(rows, deseq.cells(x))
+    fit, fitted = deseq.fit(rows, groups_of(x))
     genes = np.flatnonzero(fit.gene.base_mean > 0)
     sums = fitted.sum(dispersion.moments, genes=genes)
     begin = np.linalg.solve(sums.normal, sums.log[..., None])[..., 0]
@@ -164,7 +165,7 @@ def no_counts() -> set[str]:
     rng = np.random.default_rng(9)
     y = rng.negative_binomial(5, 0.05, (12, 100))
     y[:8, 0] = 0
-    fit, fitted = deseq.fit(Pooled(samples(y, x)), deseq.cells(x))
+    fit, fitted = deseq.fit(Pooled(samples(y, x)), groups_of(x))
     vector = np.array([1.0, -1.0, 0.0])
     test = results(fit, fitted, vector, Takers(0.0, np.array([1.0, 1.0, 0.0])))
     assert test.wald.p_value[0] == 1

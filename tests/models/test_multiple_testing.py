@@ -21,7 +21,7 @@ def test_nothing_tested():
 
 
 def test_filter_takes_r_s_threshold_from_r_s_p_values(case):
-    for name in ("two_group", "interaction", "no_intercept"):
+    for name in ("two_group", "batch", "replicates", "interaction", "no_intercept", "small"):
         c = case(name)
         for contrast, r in zip(c.contrasts, c.json["results"], strict=True):
             found = independent_filter(contrast.table["pvalue"], c.table["baseMean"])

@@ -37,6 +37,7 @@ def s(request):
         offset=rng.normal(0, 0.4, (N, columns)),
         precision=rng.uniform(0.2, 1, (N, columns)),
         weight=weight,
+        cell=np.arange(N) % 2,
     )
 
 
@@ -55,15 +56,14 @@ CUTOFF = 0.4
 
 
 def cells(s):
-    """Two of the design rows as cells, one of them also replaceable."""
-    return np.array(s.x[[1, 6]]), np.array(s.x[[6]])
+    """Both cells, one of them also replaceable."""
+    return s.cell[[1, 6]], s.cell[[6]]
 
 
 STATISTICS = {
     "equation": (nb.equation, (BETA, ALPHA)),
     "likelihood": (nb.likelihood, (BETA, ALPHA)),
     "information": (nb.information, (BETA, ALPHA)),
-    "support": (nb.support, ()),
     "profile_glm": (dispersion.profile_glm, (np.log(ALPHA), SHAPE)),
     "profile_linear": (dispersion.profile_linear, (np.log(ALPHA), LINEAR)),
     "moments": (dispersion.moments, ()),
@@ -82,7 +82,9 @@ def evaluated(name, s, genes=None):
 
 
 ALL_ROWS = Samples(
-    *(None, np.column_stack([np.ones(N), np.arange(N) % 2, np.zeros(N)])), *[None] * 3
+    *(None, np.column_stack([np.ones(N), np.arange(N) % 2, np.zeros(N)])),
+    *[None] * 3,
+    np.arange(N) % 2,
 )
 
 
@@ -140,14 +142,6 @@ def looped_information(s):
     return (outer_sum(s.weight[:, None] * precision * m / (1 + ALPHA * m), s),)
 
 
-def looped_support(s):
-    present = np.zeros((N, G))
-    for i in range(N):
-        for g in range(G):
-            present[i, g] = s.y[i, g] > 0 and s.weight[i] > 0
-    return (outer_sum(present, s),)
-
-
 def looped_profile(mu, s):
     _, precision = full(s)
     mu = np.maximum(mu, 0.5)
@@ -181,7 +175,8 @@ def looped_profile_linear(s):
 def looped_moments(s):
     offset, _ = full(s)
     mean, inverse, cross = np.zeros(G), np.zeros(G), np.zeros((G, P, P))
-    linear, log = np.zeros((G, P)), np.zeros((G, P))
+    linear, log, total = np.zeros((3, G, P))
+    positive = np.zeros((G, P, P))
     for i in range(N):
         for g in range(G):
             w, x, size = s.weight[i], s.x[i], np.exp(offset[i, g])
@@ -191,7 +186,9 @@ def looped_moments(s):
             cross[g] += w * np.outer(x, x)
             linear[g] += q * x
             log[g] += w * np.log(s.y[i, g] / size + 0.1) * x
-    return mean, inverse, cross, linear, log
+            positive[g] += (w * np.outer(x, x)) if s.y[i, g] > 0 else 0.0
+            total[g] += w * x
+    return mean, inverse, cross, linear, log, positive, total
 
 
 def looped_spread(s):
@@ -211,7 +208,7 @@ def looped_flags(s):
     groups = cells(ALL_ROWS)
     for i in range(N):
         x = s.x[i]
-        inside = [any(np.array_equal(x, row) for row in rows) for rows in groups]
+        inside = [s.cell[i] in cells for cells in groups]
         for g in range(G):
             mu = np.exp(offset[i, g] + x @ BETA[g])
             m = max(mu, 0.5)

@@ -11,6 +11,7 @@ from scipy.stats import norm
 
 from expressway.core.cohort import Pooled, samples
 from expressway.models import deseq
+from expressway.models.cells import groups as groups_of
 from expressway.models.results import Results, Takers, results
 
 LFC = 1e-3
@@ -48,7 +49,7 @@ SETS = {
     "lcl3sub": Set("lcl3", lambda c: every(c[(c >= 10).sum(axis=1) >= 20], 2000)),
 }
 # Genes whose last coefficient has no finite maximum-likelihood value.
-SEPARATED = {"airway": 40, "pasilla": 1102, "fission": 309, "lcl3sub": 0}
+SEPARATED = {"airway": 44, "pasilla": 1102, "fission": 343, "lcl3sub": 0}
 
 
 @pytest.fixture(scope="module", params=list(SETS))
@@ -76,7 +77,7 @@ def load(name: str, data: Path) -> Real:
         x = design.to_numpy(float)
         cohort = Pooled(samples(counts.to_numpy().T.copy(), x))
         settings = deseq.Settings(prior_variance=chosen.prior_variance)
-        fit, cohort = deseq.fit(cohort, deseq.cells(x), settings)
+        fit, cohort = deseq.fit(cohort, groups_of(x), settings)
         last = np.eye(x.shape[1])[-1]
         ours = results(fit, cohort, last, Takers(1.0, np.zeros(len(last))))
         _LOADED[name] = Real(fit, cohort, ours, r, design)
@@ -123,6 +124,8 @@ def test_trend_and_prior(real, request, data):
     ours = [real.fit.trend.asymptotic, real.fit.trend.extra, real.fit.prior_variance]
     np.testing.assert_allclose(ours, wanted, rtol=1e-3)
     assert np.sum(real.fit.replaced) == int(info["replaced genes"])
+    threshold = float(info["independent filter threshold"].split()[0])
+    assert real.ours.adjusted.threshold == pytest.approx(threshold, rel=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +157,8 @@ def test_separated_genes_keep_r_s_statistic_and_call(real, request):
     assert np.sum(separated) == SEPARATED[name]
     z, theirs = real.ours.wald.stat[separated], real.r["stat"].to_numpy()[separated]
     # R stops on its rule, far from the (infinite) maximum: the rule is kept, to a fiftieth.
-    np.testing.assert_allclose(z, theirs, rtol=2e-3)
+    # A statistic near 0 is a difference of larger numbers: a thousandth of a standard error.
+    np.testing.assert_allclose(z, theirs, rtol=2e-3, atol=1e-3)
     p_adj, r_p_adj = real.ours.adjusted.p_adj[separated], real.r["padj"].to_numpy()[separated]
     np.testing.assert_array_equal(p_adj < 0.1, r_p_adj < 0.1)
 

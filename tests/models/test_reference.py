@@ -8,7 +8,7 @@ from fit_disp import Gene, ascend, posterior
 
 from expressway.core.cohort import Pooled
 from expressway.models import dispersion, nb, trend
-from expressway.models.size_factors import size_factors
+from expressway.models.size_factors import log_counts, normalised
 
 CASES = (
     "two_group",
@@ -33,9 +33,10 @@ EARLY_MAP = {
     "replicates": {"g040": 1.5e-3},
     "no_intercept": {"g097": 8e-3, "g087": 3.5e-3, "g040": 1.1e-3},
 }
-# Genes that R's iteration did not finish and its L-BFGS-B did. One count, in one sample: the
-# coefficient of the group without counts has no finite maximum, L-BFGS-B stops somewhere on the
-# way to the box, and beta differs, along the directions that the likelihood does not feel.
+# Genes that R's iteration did not finish in 100 steps and its L-BFGS-B did, somewhere near the
+# optimum. g020, g105, g012: one count in one sample, so that the other groups' coefficients run to
+# the box along a slope of nearly 0. g051, g057: an outlier of 200 times the other counts, around
+# whose solution the iteration circles. Their p-values are withheld by all.
 OPTIM = {"two_group": {"g020", "g105"}, "batch": {"g012", "g051", "g057"}}
 # Genes without a count once outliers were replaced. R leaves the dispersions of the first fit in
 # its table; ours are NaN, for nothing is estimated. Fold change 0 and p = 1 in both.
@@ -73,7 +74,8 @@ def check(c, difference: np.ndarray, limit: np.ndarray | float) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_size_factors(name, method, case):
     c = case(name)
-    cohort, _ = size_factors(Pooled(c.rows), method)
+    pooled = Pooled(c.rows)
+    cohort = normalised(pooled, pooled.sum(log_counts), method)
     np.testing.assert_allclose(
         np.exp(cohort.rows.offset[:, 0]), c.json["size_factors"][method], rtol=EXACT
     )
@@ -173,7 +175,7 @@ def means(c, cohort, gene: int) -> tuple[np.ndarray, float]:
     linear = np.linalg.solve(sums.normal, sums.linear[..., None])[..., 0]
     second = cohort.sum(dispersion.spread, sums.mean / n, linear, genes=genes)
     start = dispersion.start(sums, second, n, p)
-    if len(c.cells.count) == p:
+    if len(c.cells.size) == p:
         q = c.rows.x @ linear[0]
     else:
         begin = np.linalg.solve(sums.normal, sums.log[..., None])[..., 0]
@@ -188,8 +190,10 @@ def test_coefficients_at_r_s_dispersions(name, case, fitted):
     genes = np.flatnonzero(np.isfinite(c.table["dispersion"]) & ~f.fit.replaced)
     sums = f.cohort.sum(dispersion.moments, genes=genes)
     begin = np.linalg.solve(sums.normal, sums.log[..., None])[..., 0]
-    ours = nb.coefficients(f.cohort, begin, c.table["dispersion"][genes], genes)
-    beta, error = ours.beta / np.log(2), standard_errors(ours.covariance)
+    alpha = c.table["dispersion"][genes]
+    ours = nb.coefficients(f.cohort, begin, alpha, genes)
+    spread = nb.covariance(f.cohort, ours.beta, alpha, genes)
+    beta, error = ours.beta / np.log(2), standard_errors(spread.covariance)
     theirs, their_error = c.coefficients[genes], c.standard_errors[genes]
     optim = np.isin(c.genes[genes], list(OPTIM.get(name, ())))
     # An iterate whose deviance still changes by 1e-8 of some 200 is .0014 standard errors away.

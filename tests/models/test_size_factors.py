@@ -3,7 +3,7 @@ import pytest
 
 from expressway._errors import InputError
 from expressway.core.cohort import Pooled, samples
-from expressway.models.size_factors import size_factors
+from expressway.models.size_factors import log_counts, normalised
 from expressway.run import Sites
 
 
@@ -13,6 +13,12 @@ def pooled(y: np.ndarray) -> Pooled:
 
 def factors(cohort: Pooled) -> np.ndarray:
     return np.exp(cohort.rows.offset[:, 0])
+
+
+def size_factors(cohort, method="ratio"):
+    """Cohort with size factors, and the sums they came from."""
+    sums = cohort.sum(log_counts)
+    return normalised(cohort, sums, method), sums
 
 
 def counts(seed: int, zeros: float) -> np.ndarray:

@@ -21,7 +21,7 @@ Example:
   expressway de counts.csv samples.csv --design '~ cell + dex' \\
       --contrast dex trt untrt --out results
 """
-_STAGES = ("reading", "design", *deseq.STAGES, "refit of replaced genes", "tests", "writing")
+_STAGES = ("reading", "design", *deseq.STAGES, "refit", "tests", "writing")
 
 
 def de(
@@ -173,6 +173,6 @@ def _progress(check: Callable[[], None]) -> Iterator[deseq.Watch]:
 
         def watch(stage: str) -> None:
             check()
-            progress.update(task, description=stage, completed=_STAGES.index(stage))
+            progress.update(task, description=stage, completed=_STAGES.index(stage.split(":")[0]))
 
         yield watch

@@ -33,13 +33,17 @@ class Samples(NamedTuple):
     """Observation weights the user gives (DESeq2's rules); 1 otherwise."""
     weight: Float[Array, "n"]
     """How often the row counts: 1. The jackknife differentiates this; padding rows have 0."""
+    cell: Int[Array, "n"]
+    """Number of the row's design cell (rows with equal x); -1 on padding rows."""
 
 
 def samples(counts: Array, design: Array) -> Samples:
     """Rows with no size factors yet (offset 0), unit precision and unit weight."""
     n = counts.shape[0]
     column = np.zeros((n, 1))
-    return Samples(counts, np.asarray(design, float), column, column + 1.0, np.ones(n))
+    x = np.asarray(design, float)
+    cell = np.unique(x, axis=0, return_inverse=True)[1].reshape(n)
+    return Samples(counts, x, column, column + 1.0, np.ones(n), cell)
 
 
 @runtime_checkable
@@ -49,6 +53,11 @@ class Cohort(Protocol):
     @property
     def genes(self) -> int:
         """Number of genes."""
+        ...
+
+    @property
+    def coefficients(self) -> int:
+        """Number of columns of the design."""
         ...
 
     @property
@@ -132,6 +141,11 @@ class Pooled:
         return self._rows.y.shape[1]
 
     @property
+    def coefficients(self) -> int:
+        """Number of columns of the design."""
+        return self._rows.x.shape[1]
+
+    @property
     def at_hand(self) -> bool:
         """Rows may be looked at."""
         return True
@@ -157,6 +171,7 @@ class Pooled:
             offset=pad(self._cut(rows.offset, columns)),
             precision=pad(self._cut(rows.precision, columns)),
             weight=pad(rows.weight),
+            cell=np.pad(np.asarray(rows.cell), (0, extra), constant_values=-1),
         )
 
     def sum(self, statistic, *args, shared=(), genes=None):  # noqa: D102
@@ -189,6 +204,8 @@ class Pooled:
 
 def blocks(count: int, size: int) -> Iterator[tuple[Int[np.ndarray, "b"], int]]:
     """Positions 0 … count−1 in blocks of one size; the last is filled up with its last position."""
+    if not count:
+        yield np.arange(0), 0
     for start in range(0, count, size):
         at = np.arange(start, start + size)
         yield np.minimum(at, count - 1), min(size, count - start)
@@ -213,6 +230,8 @@ def _padded_size(n: int) -> int:
 
 def _columns(genes: Int[np.ndarray, "k"], total: int) -> slice | Int[np.ndarray, "k"]:
     """A slice where the genes are neighbours (no copy is gathered), else the indices."""
+    if not len(genes):
+        return slice(0, 0)
     first, last = int(genes[0]), int(genes[-1])
     if last - first == len(genes) - 1 and last < total and np.all(np.diff(genes) == 1):
         return slice(first, last + 1)

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 try:
     import resource
 except ImportError:  # Windows has none
     resource = None
 
+T = TypeVar("T")
 PACKAGES = ("expressway", "anndata", "formulaic", "jax", "numpy", "pandas", "scipy")
 
 
@@ -41,6 +43,11 @@ class Clock:
             spent = self.seconds.setdefault(name, {"wall": 0.0, "cpu": 0.0})
             spent["wall"] += time.perf_counter() - wall
             spent["cpu"] += time.process_time() - cpu
+
+    def run(self, name: str, compute: Callable[[], T]) -> T:
+        """Result of a stage, timed under its name."""
+        with self.stage(name):
+            return compute()
 
 
 def versions() -> dict[str, str]:

@@ -6,7 +6,6 @@ outliers and the refit of the genes whose outliers were replaced.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -18,18 +17,28 @@ from expressway.core.cohort import Cohort, Samples
 from expressway.core.order import Groups
 
 from . import dispersion, nb, outliers, trend
-from .size_factors import Method, size_factors
+from .size_factors import Method, log_counts, normalised
 
-Stage = Callable[[str], AbstractContextManager[Any]]
 Watch = Callable[[str], None]
+
+
+# Runs a stage of a name and returns its result: timed, shown, or read back from a checkpoint.
+Stage = Callable[[str, Callable[[], Any]], Any]
+
+
+def at_once(name: str, compute: Callable[[], Any]) -> Any:  # noqa: ARG001
+    """Run a stage and nothing else."""
+    return compute()
+
+
 STAGES = (
     "size factors",
     "moments",
     "means",
     "gene-wise dispersions",
-    "trend and prior",
     "MAP dispersions",
     "coefficients",
+    "covariance",
     "outliers",
 )
 
@@ -73,6 +82,8 @@ class Gene(NamedTuple):
     """Coefficients, natural log."""
     covariance: Float[np.ndarray, "g p p"]
     """Of the coefficients, natural log."""
+    inverse: Float[np.ndarray, "g p p"]
+    """``(X'WX + ridge)⁻¹``, of which the hat matrix is made."""
     beta_status: Int[np.ndarray, "g"]
     boxed: Bool[np.ndarray, "g"]
     """Coefficients came from the box-constrained solver."""
@@ -112,7 +123,7 @@ def fit(
     cohort: Cohort,
     cells: Groups,
     settings: Settings = DEFAULTS,
-    stage: Stage = lambda _: nullcontext(),
+    stage: Stage = at_once,
 ) -> tuple[DESeqFit, Cohort]:
     """Fit of every gene, and the cohort with its size factors.
 
@@ -121,34 +132,35 @@ def fit(
     cohort
         Raw counts and design.
     cells
-        Distinct design rows and how many samples have each.
+        Design cells (rows with equal design) and how many samples are in each.
     settings
         Choices of the analysis.
     stage
-        Called with the name of each stage, entered as a context around it (progress, clocks).
+        Runs each stage: ``stage(name, compute)`` returns what ``compute()`` returns.
 
     Raises
     ------
-    ValueError
+    InputError
         If no size factors exist, or no gene varies more than Poisson counts.
     """
-    with stage("size factors"):
-        cohort, counted = size_factors(cohort, settings.size_factors)
-    n, p = int(np.sum(cells.count)), cells.rows.shape[1]
+    counted = stage("size factors", lambda: cohort.sum(log_counts))
+    cohort = normalised(cohort, counted, settings.size_factors)
     genes = np.flatnonzero(counted.total > 0)
     gene, frozen = _fit_genes(cohort, genes, cells, settings, stage)
-    with stage("outliers"):
-        found = _find_outliers(cohort, gene, genes, cells, settings)
-    refitted = np.flatnonzero(found.replace)
-    if len(refitted):
-        with stage("refit of replaced genes"):
-            gene = _refit(cohort, gene, refitted, cells, settings, frozen)
+    found = stage("outliers", lambda: _find_outliers(cohort, gene, genes, cells, settings))
+    if np.any(found.replace):
+
+        def again(name: str, compute: Callable[[], Any]) -> Any:
+            return stage(f"refit: {name}", compute)
+
+        gene = _refit(cohort, gene, found, cells, settings, frozen, again)
+    n, p = int(np.sum(cells.size)), cohort.coefficients
     result = DESeqFit(
         gene=gene,
         trend=frozen.trend,
         prior_variance=frozen.prior_variance,
         samples=n,
-        linear_means=len(cells.count) == p,
+        linear_means=len(cells.size) == p,
         cooks_cutoff=outliers.cutoff(n, p),
         max_cooks=found.largest,
         flagged=found.flagged,
@@ -157,6 +169,34 @@ def fit(
         settings=settings,
     )
     return result, cohort
+
+
+class _Moments(NamedTuple):
+    """What the first sums of normalised counts say of each gene."""
+
+    bulk: outliers.Bulk
+    linear: Float[np.ndarray, "k p"]
+    """Least squares of normalised counts on the design."""
+    begin: Float[np.ndarray, "k p"]
+    """Least squares of log(normalised counts + .1): where coefficients start."""
+    initial: Float[np.ndarray, "k"]
+    """Where dispersions start."""
+    unsupported: Float[np.ndarray, "k p p"]
+
+
+def _moments(cohort: Cohort, n: int, genes: Int[np.ndarray, "k"]) -> _Moments:
+    sums = cohort.sum(dispersion.moments, genes=genes)
+    linear = np.linalg.solve(sums.normal, sums.linear[..., None])[..., 0]
+    begin = np.linalg.solve(sums.normal, sums.log[..., None])[..., 0]
+    center = sums.mean / n
+    second = cohort.sum(dispersion.spread, center, linear, genes=genes)
+    return _Moments(
+        bulk=outliers.Bulk(center, second.square / (n - 1)),
+        linear=linear,
+        begin=begin,
+        initial=dispersion.start(sums, second, n, cohort.coefficients),
+        unsupported=nb.unsupported(cohort, sums.normal, sums.positive, sums.total, genes),
+    )
 
 
 def _fit_genes(
@@ -168,36 +208,35 @@ def _fit_genes(
     frozen: Frozen | None = None,
 ) -> tuple[Gene, Frozen]:
     """All stages between size factors and outliers, for the genes with a count."""
-    n, p = int(np.sum(cells.count)), cells.rows.shape[1]
-    with stage("moments"):
-        sums = cohort.sum(dispersion.moments, genes=genes)
-        linear = np.linalg.solve(sums.normal, sums.linear[..., None])[..., 0]
-        center = sums.mean / n
-        second = cohort.sum(dispersion.spread, center, linear, genes=genes)
-        begin = np.linalg.solve(sums.normal, sums.log[..., None])[..., 0]
-        initial = dispersion.start(sums, second, n, p)
-    with stage("means"):
-        if len(cells.count) == p:
-            means = dispersion.Means(linear, linear=True)
-        else:
-            by_glm = nb.coefficients(cohort, begin, initial, genes)
-            means = dispersion.Means(by_glm.beta, linear=False)
-    with stage("gene-wise dispersions"):
-        wise = dispersion.gene_wise(cohort, means, initial, n, genes)
-    with stage("trend and prior"):
-        frozen = frozen or _prior(center, wise.alpha, n - p, settings)
-        fitted = frozen.trend.at(center)
-        prior = (fitted, frozen.prior_variance)
-    with stage("MAP dispersions"):
-        best = dispersion.maximum_a_posteriori(cohort, means, wise.alpha, prior, n, genes)
-        above = trend.dispersion_outliers(wise.alpha, fitted, frozen.trend.residual_variance)
-        alpha = np.where(above, wise.alpha, best.alpha)
-    with stage("coefficients"):
-        glm = nb.coefficients(cohort, begin, alpha, genes)
-        unsupported = nb.unsupported(cohort, genes)
+    n, p = int(np.sum(cells.size)), cohort.coefficients
+    first = stage("moments", lambda: _moments(cohort, n, genes))
+    if len(cells.size) == p:
+        means = dispersion.Means(first.linear, linear=True)
+        begin = first.begin
+    else:
+        by_glm = stage("means", lambda: nb.coefficients(cohort, first.begin, first.initial, genes))
+        means = dispersion.Means(by_glm.beta, linear=False)
+        # The same fixed point from nearer by; where it was not reached, from DESeq2's start.
+        begin = np.where(by_glm.boxed[:, None], first.begin, by_glm.beta)
+    wise = stage(
+        "gene-wise dispersions",
+        lambda: dispersion.gene_wise(cohort, means, first.initial, n, genes),
+    )
+    if frozen is None:
+        frozen = _prior(first.bulk.mean, wise.alpha, n - p, settings)
+    fitted = frozen.trend.at(first.bulk.mean)
+    prior = (fitted, frozen.prior_variance)
+    best = stage(
+        "MAP dispersions",
+        lambda: dispersion.maximum_a_posteriori(cohort, means, wise.alpha, prior, n, genes),
+    )
+    above = trend.dispersion_outliers(wise.alpha, fitted, frozen.trend.residual_variance)
+    alpha = np.where(above, wise.alpha, best.alpha)
+    glm = stage("coefficients", lambda: nb.coefficients(cohort, begin, alpha, genes))
+    spread = stage("covariance", lambda: nb.covariance(cohort, glm.beta, alpha, genes))
     found = Gene(
-        base_mean=center,
-        base_variance=second.square / (n - 1),
+        base_mean=first.bulk.mean,
+        base_variance=first.bulk.variance,
         dispersion_gene_wise=wise.alpha,
         dispersion_trend=fitted,
         dispersion_map=best.alpha,
@@ -205,10 +244,11 @@ def _fit_genes(
         dispersion_outlier=above,
         dispersion_status=np.where(above, wise.status, best.status),
         beta=glm.beta,
-        covariance=glm.covariance,
+        covariance=spread.covariance,
+        inverse=spread.inverse,
         beta_status=glm.status,
         boxed=glm.boxed,
-        unsupported=unsupported,
+        unsupported=first.unsupported,
     )
     return _spread_out(found, genes, cohort.genes), frozen
 
@@ -244,65 +284,76 @@ class _Found(NamedTuple):
     flagged: Float[np.ndarray, "g"]
     outlier: Bool[np.ndarray, "g"]
     replace: Bool[np.ndarray, "g"]
+    robust: Float[np.ndarray, "g"]
+    """Robust dispersion that Cook's distances used."""
 
 
 def _find_outliers(
     cohort: Cohort, gene: Gene, genes: Int[np.ndarray, "k"], cells: Groups, settings: Settings
 ) -> _Found:
     """Cook's flags of every gene, and which genes are refitted or lose their p-value."""
-    n, p = int(np.sum(cells.count)), cells.rows.shape[1]
-    fitted = _fitted(cohort, gene, genes, cells)
-    many = cells.count >= settings.min_replicates
-    replaceable = cells.rows[many & settings.replace_outliers]
-    replicated = cells.rows[cells.count >= outliers.REPLICATES]
+    n, p = int(np.sum(cells.size)), cohort.coefficients
     limit = outliers.cutoff(n, p)
-    flags = cohort.sum(outliers.flags, fitted, shared=(limit, replicated, replaceable), genes=genes)
-    replace = (flags.all > 0) & (len(replaceable) > 0)
-    kept = flags.replicated - (flags.replaceable if len(replaceable) else 0.0)
-    outlier = kept > 0
-    largest = np.full(len(genes), np.nan)
+    replicated = cells.cells[cells.size >= outliers.REPLICATES]
+    replaceable = _replaceable(cells, settings)
+    shared = (limit, replicated, replaceable)
+    # With the least dispersion there is a distance is largest: only genes flagged then need more.
+    fitted = _fitted(gene, genes)
+    some = np.arange(len(genes))
+    if not cohort.at_hand:
+        some = np.flatnonzero(cohort.sum(outliers.flags, fitted, shared=shared, genes=genes).all)
+    bulk = outliers.Bulk(gene.base_mean[genes[some]], gene.base_variance[genes[some]])
+    robust = outliers.robust_dispersion(cohort, bulk, cells, genes[some])
+    fitted = outliers.Fitted(*(a[some] for a in fitted))._replace(robust=robust)
+    flags = cohort.sum(outliers.flags, fitted, shared=shared, genes=genes[some])
+    outlier = flags.replicated - flags.replaceable > 0
+    largest = np.full(len(some), np.nan)
     if cohort.at_hand:
         largest, above = cohort.collect(outliers.largest, fitted, shared=(replicated,), genes=genes)
-        if settings.keep_if_larger and len(cells.count) == p == 2:
+        if settings.keep_if_larger and len(cells.size) == p == 2:
             outlier &= above < 3
-    parts = _Found(largest, flags.all, outlier, replace)
+    replace = (flags.all > 0) & (len(replaceable) > 0)
+    parts = _Found(largest, flags.all, outlier, replace, robust)
     wholes = _Found(*(np.zeros(cohort.genes, a.dtype) for a in parts))
     wholes.largest[:] = np.nan
     for whole, part in zip(wholes, parts, strict=True):
-        whole[genes] = part
+        whole[genes[some]] = part
     return wholes
 
 
-def _fitted(
-    cohort: Cohort, gene: Gene, genes: Int[np.ndarray, "k"], cells: Groups
-) -> outliers.Fitted:
-    """What Cook's distances need, of some genes."""
-    n = int(np.sum(cells.count))
-    beta, alpha = gene.beta[genes], gene.dispersion[genes]
-    robust = outliers.robust_dispersion(cohort, gene.base_mean[genes], cells, n, genes)
-    return outliers.Fitted(beta, alpha, nb.inverse_information(cohort, beta, alpha, genes), robust)
+def _replaceable(cells: Groups, settings: Settings) -> Int[np.ndarray, "u"]:
+    """Cells whose outliers are replaced."""
+    return cells.cells[(cells.size >= settings.min_replicates) & settings.replace_outliers]
+
+
+def _fitted(gene: Gene, genes: Int[np.ndarray, "k"]) -> outliers.Fitted:
+    """What Cook's distances need of some genes, with the least robust dispersion."""
+    least = np.full(len(genes), outliers.FLOOR)
+    return outliers.Fitted(gene.beta[genes], gene.dispersion[genes], gene.inverse[genes], least)
 
 
 def _refit(
     cohort: Cohort,
     gene: Gene,
-    refitted: Int[np.ndarray, "k"],
+    found: _Found,
     cells: Groups,
     settings: Settings,
     frozen: Frozen,
+    stage: Stage,
 ) -> Gene:
     """Genes fitted again with their outliers replaced; size factors, trend and prior kept.
 
     A gene without a count after replacement has base mean 0, coefficients 0 and variances 0.
     """
-    n, p = int(np.sum(cells.count)), cells.rows.shape[1]
-    fitted = _fitted(cohort, gene, refitted, cells)
-    value = outliers.replacement(cohort, cells, n, refitted)
-    rows = cells.rows[cells.count >= settings.min_replicates]
-    shared = (outliers.cutoff(n, p), rows)
+    n, p = int(np.sum(cells.size)), cohort.coefficients
+    refitted = np.flatnonzero(found.replace)
+    fitted = _fitted(gene, refitted)._replace(robust=found.robust[refitted])
+    bulk = outliers.Bulk(gene.base_mean[refitted], gene.base_variance[refitted])
+    value = stage("replacement", lambda: outliers.replacement(cohort, bulk, n, refitted))
+    shared = (outliers.cutoff(n, p), _replaceable(cells, settings))
     new = cohort.map(outliers.replaced, fitted, value, shared=shared, genes=refitted)
-    left = np.flatnonzero(new.sum(counts).total > 0)
-    again, _ = _fit_genes(new, left, cells, settings, lambda _: nullcontext(), frozen)
+    left = np.flatnonzero(stage("counts", lambda: new.sum(counts)).total > 0)
+    again, _ = _fit_genes(new, left, cells, settings, stage, frozen)
     empty = np.setdiff1d(np.arange(len(refitted)), left)
     again.beta[empty] = 0.0
     again.covariance[empty] = 0.0
@@ -324,9 +375,3 @@ class Counts(NamedTuple):
 def counts(s: Samples) -> Counts:
     """Counts of each gene, summed over rows."""
     return Counts(jnp.sum(s.weight[:, None] * s.y, axis=0))
-
-
-def cells(design: Float[np.ndarray, "n p"]) -> Groups:
-    """Distinct design rows and how many samples have each."""
-    rows, count = np.unique(design, axis=0, return_counts=True)
-    return Groups(rows, count)

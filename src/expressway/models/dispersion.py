@@ -48,6 +48,10 @@ class Moments(NamedTuple):
     """``X'q``."""
     log: Float[Array, "g p"]
     """``X' log(q + .1)`` (natural log): DESeq2's start for the coefficients."""
+    positive: Float[Array, "g p p"]
+    """``X'X`` over the rows with a count (`nb.unsupported`)."""
+    total: Float[Array, "g p"]
+    """Sum of x."""
 
 
 def moments(s: Samples) -> Moments:
@@ -61,6 +65,8 @@ def moments(s: Samples) -> Moments:
         normal=weighted_crossproduct(jnp.broadcast_to(present, s.y.shape), s.x),
         linear=(present * q).T @ s.x,
         log=(present * jnp.log(q + 0.1)).T @ s.x,
+        positive=weighted_crossproduct(present * (s.y > 0), s.x),
+        total=jnp.broadcast_to(present, s.y.shape).T @ s.x,
     )
 
 

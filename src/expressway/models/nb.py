@@ -124,11 +124,9 @@ def information(beta: Float[Array, "g p"], alpha: Float[Array, "g"], s: Samples)
 
 
 class Coefficients(NamedTuple):
-    """Coefficients of every gene (natural log), and their covariance."""
+    """Coefficients of every gene (natural log)."""
 
     beta: Float[np.ndarray, "g p"]
-    covariance: Float[np.ndarray, "g p p"]
-    """``(I + ridge)⁻¹ I (I + ridge)⁻¹`` with I Fisher's information, means clipped (DESeq2)."""
     status: Int[np.ndarray, "g"]
     boxed: Bool[np.ndarray, "g"]
     """The field's iteration did not finish the gene and the box-constrained solver did it."""
@@ -170,66 +168,75 @@ def coefficients(
         beta[left], status[left] = caught.theta, caught.status
     boxed = np.zeros(len(genes), bool)
     boxed[left] = True
-    info = cohort.sum(information, beta, alpha, genes=genes).info
-    inverse = np.linalg.inv(info + RIDGE * np.eye(beta.shape[-1]))
-    return Coefficients(beta, inverse @ info @ inverse, status, boxed)
+    return Coefficients(beta, status, boxed)
 
 
-def inverse_information(
+class Covariance(NamedTuple):
+    """Covariance of the coefficients (natural log) and what the hat matrix is made of."""
+
+    covariance: Float[np.ndarray, "g p p"]
+    """``(I + ridge)⁻¹ I (I + ridge)⁻¹``, I Fisher's information with clipped means (DESeq2)."""
+    inverse: Float[np.ndarray, "g p p"]
+    """``(I + ridge)⁻¹``."""
+
+
+def covariance(
     cohort: Cohort,
     beta: Float[np.ndarray, "g p"],
     alpha: Float[np.ndarray, "g"],
     genes: Int[np.ndarray, "g"],
-) -> Float[np.ndarray, "g p p"]:
-    """``(X'WX + ridge)⁻¹``, of which the hat matrix is made."""
-    info = cohort.sum(information, beta, alpha, genes=genes).info
-    return np.linalg.inv(info + RIDGE * np.eye(beta.shape[-1]))
-
-
-class Support(NamedTuple):
-    """Crossproduct of the design over the samples with a count."""
-
-    positive: Float[Array, "g p p"]
-
-
-def support(s: Samples) -> Support:
-    """``sum x x'`` over rows with a count."""
-    return Support(weighted_crossproduct((s.y > 0) * (s.weight[:, None] > 0) * 1.0, s.x))
+) -> Covariance:
+    """Covariance at given coefficients."""
+    info = np.asarray(cohort.sum(information, beta, alpha, genes=genes).info)
+    inverse = np.linalg.inv(info + RIDGE * np.eye(beta.shape[-1]))
+    return Covariance(inverse @ info @ inverse, inverse)
 
 
 class Sides(NamedTuple):
-    """Samples without a count on either side of a direction."""
+    """Samples on the wrong side of a direction."""
 
-    positive: Float[Array, "g p"]
-    negative: Float[Array, "g p"]
-
-
-def sides(directions: Float[Array, "g p p"], s: Samples) -> Sides:
-    """Rows with ``x d > 0`` and ``x d < 0``, for each column d of each gene's directions."""
-    along = jnp.einsum("np,gpd->ngd", s.x, directions)
-    present = (s.weight > 0)[:, None, None]
-    return Sides(
-        positive=jnp.sum(present & (along > SIDE), axis=0, dtype=float),
-        negative=jnp.sum(present & (along < -SIDE), axis=0, dtype=float),
-    )
+    against: Float[Array, "g"]
 
 
-def unsupported(cohort: Cohort, genes: Int[np.ndarray, "g"]) -> Float[np.ndarray, "g p p"]:
+def sides(direction: Float[Array, "g p"], s: Samples) -> Sides:
+    """Number of rows with ``x d < 0``."""
+    wrong = (s.x @ direction.T < -SIDE) & (s.weight > 0)[:, None]
+    return Sides(jnp.sum(wrong, axis=0, dtype=float))
+
+
+def unsupported(
+    cohort: Cohort,
+    normal: Float[np.ndarray, "g p p"],
+    positive: Float[np.ndarray, "g p p"],
+    total: Float[np.ndarray, "g p"],
+    genes: Int[np.ndarray, "g"],
+) -> Float[np.ndarray, "g p p"]:
     """Projector on each gene's directions of separation; 0 for a gene that has none.
 
-    The likelihood has no finite maximum along d when ``x d = 0`` for every sample with a count
-    and ``x d`` has one sign for the others (Albert & Anderson 1984, Biometrika 71:1). Candidates
-    are the eigenvectors of ``sum x x'`` over samples with a count whose eigenvalue is 0.
+    The likelihood has no finite maximum when some d has ``x d = 0`` for every sample with a count
+    and ``x d <= 0``, not always 0, for the others (Albert & Anderson 1984, Biometrika 71:1). Such
+    d lie in the null space N of ``sum x x'`` over samples with a count. The one tried comes
+    nearest, by least squares in N, to ``x d = -1`` for every sample without a count; it is always
+    one where those samples' rows can move independently, as in a factorial design. If it is one,
+    no direction of N is estimable.
+
+    Parameters
+    ----------
+    normal, positive, total
+        ``sum x x'`` over all rows and over those with a count, ``sum x`` over all rows
+        (`dispersion.moments`).
     """
-    positive = cohort.sum(support, genes=genes).positive
     projector = np.zeros_like(positive)
     value, vector = np.linalg.eigh(positive)
     null = value <= SIDE * np.maximum(value[:, -1:], 1.0)
     some = np.flatnonzero(np.any(null, axis=1))
     if len(some):
-        directions = vector[some] * null[some][:, None, :]
-        found = cohort.sum(sides, directions, genes=genes[some])
-        one_sided = (found.positive == 0) != (found.negative == 0)
-        directions = directions * one_sided[:, None, :]
-        projector[some] = directions @ np.swapaxes(directions, 1, 2)
+        basis = vector[some] * null[some][:, None, :]
+        onto = basis @ np.swapaxes(basis, 1, 2)
+        without = onto @ (normal - positive)[some] @ onto
+        inverse = np.linalg.pinv(without, rcond=SIDE, hermitian=True)
+        direction = np.einsum("gpq,gq->gp", inverse @ onto, total[some])
+        against = np.asarray(cohort.sum(sides, direction, genes=genes[some]).against)
+        separated = (against == 0) & np.any(np.abs(direction) > SIDE, axis=1)
+        projector[some] = onto * separated[:, None, None]
     return projector

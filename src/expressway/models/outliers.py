@@ -13,7 +13,7 @@ from scipy import stats
 
 from expressway._types import Array, Float, Int
 from expressway.core.cohort import Cohort, Samples, compiled
-from expressway.core.order import Groups, members, trimmed_mean
+from expressway.core.order import Groups, below, members, trimmed_mean
 
 from .nb import MIN_MU, mean
 
@@ -21,27 +21,36 @@ from .nb import MIN_MU, mean
 _TRIM = (1 / 3, 1 / 4, 1 / 8)
 _SCALE = (2.04, 1.86, 1.51)
 # DESeq2 R/core.R, robustMethodOfMomentsDisp, minDisp.
-_FLOOR = 0.04
+FLOOR = 0.04
 REPLICATES = 3
 REPLACEMENT_TRIM = 0.2
 
 
-def normalised(s: Samples) -> Float[Array, "n g 1"]:
+def normalised(inside: Float[Array, "n u"], s: Samples) -> Float[Array, "n g"]:  # noqa: ARG001
     """Normalised counts."""
-    return (s.y * jnp.exp(-s.offset))[..., None]
+    return s.y * jnp.exp(-s.offset)
 
 
-def squared_error(center: Float[Array, "g u"], s: Samples) -> Float[Array, "n g u"]:
-    """Squared deviations of normalised counts from each group's centre."""
-    return (normalised(s) - center[None]) ** 2
+def squared_error(
+    center: Float[Array, "g u"], inside: Float[Array, "n u"], s: Samples
+) -> Float[Array, "n g"]:
+    """Squared deviations of normalised counts from the centre of each sample's group."""
+    return (normalised(inside, s) - inside @ center.T) ** 2
+
+
+below_normalised = below(normalised)
+below_squared_error = below(squared_error)
+
+
+class Bulk(NamedTuple):
+    """Mean and variance of each gene's normalised counts over all samples."""
+
+    mean: Float[np.ndarray, "g"]
+    variance: Float[np.ndarray, "g"]
 
 
 def robust_dispersion(
-    cohort: Cohort,
-    base_mean: Float[np.ndarray, "g"],
-    cells: Groups,
-    n: int,
-    genes: Int[np.ndarray, "g"],
+    cohort: Cohort, bulk: Bulk, cells: Groups, genes: Int[np.ndarray, "g"]
 ) -> Float[np.ndarray, "g"]:
     """Dispersion that single outliers do not move: ``(v - mean) / mean²``, at least .04.
 
@@ -49,29 +58,34 @@ def robust_dispersion(
     squared deviations from the trimmed mean; without such cells, of all samples taken as one,
     with trim 1/8.
     """
-    large = cells.count >= REPLICATES
+    n = int(np.sum(cells.size))
+    large = cells.size >= REPLICATES
     if np.any(large):
-        groups = Groups(cells.rows[large], cells.count[large])
-        kind = np.digitize(groups.count, [3.5, 23.5])
+        groups = Groups(cells.cells[large], cells.size[large])
+        kind = np.digitize(groups.size, [3.5, 23.5])
     else:
-        groups, kind = _everyone(cells, n), np.array([2])
-    cut = np.floor(groups.count * np.take(_TRIM, kind)).astype(int)
-    center = trimmed_mean(cohort, normalised, (), groups, cut, genes)
-    error = trimmed_mean(cohort, squared_error, (center,), groups, cut, genes)
+        groups, kind = everyone(n), np.array([2])
+    cut = np.floor(groups.size * np.take(_TRIM, kind)).astype(int)
+    most = n * bulk.mean[:, None] * np.ones(len(cut))
+    center = trimmed_mean(cohort, normalised, (), groups, cut, most, genes)
+    # |q - center| <= |q - mean| + |mean - center|, and (q - mean)² is at most the sum of squares.
+    reach = np.sqrt((n - 1) * bulk.variance)[:, None] + np.abs(bulk.mean[:, None] - center)
+    error = trimmed_mean(cohort, squared_error, (center,), groups, cut, reach**2, genes)
     variance = np.max(error * np.take(_SCALE, kind), axis=1)
-    return np.maximum((variance - base_mean) / base_mean**2, _FLOOR)
+    return np.maximum((variance - bulk.mean) / bulk.mean**2, FLOOR)
 
 
 def replacement(
-    cohort: Cohort, cells: Groups, n: int, genes: Int[np.ndarray, "g"]
+    cohort: Cohort, bulk: Bulk, n: int, genes: Int[np.ndarray, "g"]
 ) -> Float[np.ndarray, "g"]:
     """Mean of normalised counts over all samples, trimmed by .2 at both ends."""
-    cut = np.array([int(n * REPLACEMENT_TRIM)])
-    return trimmed_mean(cohort, normalised, (), _everyone(cells, n), cut, genes)[:, 0]
+    cut, most = np.array([int(n * REPLACEMENT_TRIM)]), n * bulk.mean[:, None]
+    return trimmed_mean(cohort, normalised, (), everyone(n), cut, most, genes)[:, 0]
 
 
-def _everyone(cells: Groups, n: int) -> Groups:
-    return Groups(cells.rows[:0], np.array([n]))
+def everyone(n: int) -> Groups:
+    """All samples as one group."""
+    return Groups(np.zeros(0, dtype=int), np.array([n]))
 
 
 class Fitted(NamedTuple):
@@ -111,8 +125,8 @@ class Flags(NamedTuple):
 def flags(
     fit: Fitted,
     cutoff: Float[Array, ""],
-    replicated: Float[Array, "u p"],
-    replaceable: Float[Array, "v p"],
+    replicated: Int[Array, "u"],
+    replaceable: Int[Array, "v"],
     s: Samples,
 ) -> Flags:
     """Counts of flagged samples, over rows."""
@@ -124,9 +138,9 @@ def flags(
     )
 
 
-def _in_cells(rows: Float[Array, "u p"], s: Samples) -> Float[Array, "n"]:
+def _in_cells(cells: Int[Array, "u"], s: Samples) -> Float[Array, "n"]:
     """Samples in any of the cells: none if there are none."""
-    return jnp.sum(members(rows, s), axis=1) if rows.shape[0] else jnp.zeros(s.x.shape[0])
+    return jnp.sum(members(cells, s), axis=1) if cells.shape[0] else jnp.zeros(s.x.shape[0])
 
 
 class Largest(NamedTuple):
@@ -138,7 +152,7 @@ class Largest(NamedTuple):
     """Samples with more counts than the sample with the largest distance of all."""
 
 
-def largest(fit: Fitted, replicated: Float[np.ndarray, "u p"], s: Samples) -> Largest:
+def largest(fit: Fitted, replicated: Int[np.ndarray, "u"], s: Samples) -> Largest:
     """Largest Cook's distances; where rows are at hand."""
     distance = np.asarray(compiled(cooks)(fit, s))
     rows = np.asarray(compiled(_in_cells)(replicated, s)) > 0
@@ -154,7 +168,7 @@ def replaced(
     fit: Fitted,
     value: Float[np.ndarray, "g"],
     cutoff: float,
-    replaceable: Float[np.ndarray, "u p"],
+    replaceable: Int[np.ndarray, "u"],
     s: Samples,
 ) -> dict[str, Any]:
     """Counts of each row with the flagged ones replaced by ``value × size factor``, truncated."""

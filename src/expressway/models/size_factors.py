@@ -97,15 +97,21 @@ def shifted(by: float, s: Samples) -> dict[str, Array]:
     return {"offset": s.offset - by}
 
 
-def size_factors(cohort: Cohort, method: Method = "ratio") -> tuple[Cohort, LogCounts]:
-    """Cohort whose offsets are log size factors, and the sums they came from.
+def normalised(cohort: Cohort, counted: LogCounts, method: Method = "ratio") -> Cohort:
+    """Cohort whose offsets are log size factors.
 
     Those of ``poscounts`` have a geometric mean of 1 (DESeq2 R/methods.R,
     estimateSizeFactorsForMatrix, incomingGeoMeans).
+
+    Parameters
+    ----------
+    cohort, counted
+        Raw counts, and the sums of `log_counts`.
+    method
+        Which genes make the reference sample.
     """
-    sums = cohort.sum(log_counts)
-    cohort = cohort.map(normalise, shared=(reference(sums, method),))
+    cohort = cohort.map(normalise, shared=(reference(counted, method),))
     if method == "poscounts":
         first = cohort.sum(log_sizes, genes=np.arange(1))
         cohort = cohort.map(shifted, shared=(float(first.log[0] / first.rows[0]),))
-    return cohort, sums
+    return cohort

@@ -1,3 +1,3 @@
-"""Where rows live, beyond this process's memory."""
+"""Where rows live, beyond one table in this process's memory."""
 
 from .sites import Sites as Sites

@@ -32,6 +32,11 @@ class Sites:
         return self._sites[0].genes
 
     @property
+    def coefficients(self) -> int:
+        """Number of columns of the design."""
+        return self._sites[0].coefficients
+
+    @property
     def at_hand(self) -> bool:
         """Rows stay at their sites."""
         return False

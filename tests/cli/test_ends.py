@@ -1,0 +1,71 @@
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+DESIGN = ["--design", "~ batch + condition"]
+# Stages are printed as they begin: there is no bar where there is no terminal.
+_STAGED = """
+import sys
+from expressway.cli import app
+de = sys.modules["expressway.cli.de"]
+inner = de._progress
+def loud(check):
+    from contextlib import contextmanager
+    @contextmanager
+    def wrapped():
+        with inner(check) as watch:
+            def told(stage):
+                print(stage, file=sys.stdout, flush=True)
+                watch(stage)
+            yield told
+    return wrapped()
+de._progress = loud
+app(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def start():
+    started = []
+
+    def popen(program, *arguments):
+        command = [sys.executable, "-c", program, *map(str, arguments)]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process
+
+    yield popen
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("stage", "delay", "number"),
+    [
+        ("reading", 0.0, signal.SIGINT),
+        ("gene-wise dispersions", 0.05, signal.SIGINT),
+        ("coefficients", 0.0, signal.SIGTERM),
+        ("writing", 0.3, signal.SIGINT),
+    ],
+)
+def test_an_interrupt_leaves_nothing(stage, delay, number, write, start, tmp_path):
+    command = write()
+    before = sorted(tmp_path.rglob("*"))
+    out = tmp_path / "new" / "out"
+    process = start(_STAGED, "de", *command, *DESIGN, "--out", out)
+    for line in process.stdout:
+        if line.strip() == stage:
+            break
+    time.sleep(delay)
+    process.send_signal(number)
+    process.send_signal(number)  # an impatient user
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert error == "interrupted: nothing was written\n"
+    assert sorted(tmp_path.rglob("*")) == before
