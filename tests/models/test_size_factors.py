@@ -73,7 +73,7 @@ def test_scale_of_a_sample_is_its_size_factor():
 
 def test_ratio_is_refused_where_every_gene_has_a_zero():
     y = np.array([[0, 5, 3], [4, 0, 2], [7, 8, 0]])
-    with pytest.raises(InputError, match="use size factors 'poscounts'"):
+    with pytest.raises(InputError, match="use --size-factors poscounts"):
         size_factors(pooled(y))
     assert np.all(np.isfinite(factors(size_factors(pooled(y), "poscounts")[0])))
 

@@ -50,7 +50,7 @@ def reference(sums: LogCounts, method: Method) -> Float[np.ndarray, "g"]:
     if not np.any(used):
         msg = (
             "every gene has a zero in some sample, so ratio size factors do not exist; "
-            "use size factors 'poscounts'"
+            "use --size-factors poscounts (in Python, Settings(size_factors='poscounts'))"
             if method == "ratio" and np.any(sums.total > 0)
             else "every count is zero: there is nothing to normalise; check the count table"
         )
@@ -69,7 +69,7 @@ def normalise(log_reference: Float[np.ndarray, "g"], s: Samples) -> dict[str, Ar
     used = np.flatnonzero(np.isfinite(log_reference))
     offset = np.empty((s.y.shape[0], 1))
     for i, row in enumerate(np.asarray(s.y)):
-        counts = row[used]
+        counts = row[used].astype(float)  # the logarithm of a narrower type is not a double
         positive = counts > 0
         if not np.any(positive):
             msg = f"sample number {i + 1} has no counts in the genes used for size factors; drop it"
