@@ -80,7 +80,8 @@ def design(
         a combination of levels without samples; linearly dependent columns.
     """
     parsed = _parse(formula)
-    columns = design_columns(formula, samples)
+    columns = _columns(parsed, samples)
+    _refuse_missing(samples, columns)
     frame, doubts = _factorise(parsed, samples.loc[:, columns], reference or {})
     matrix, spec = _materialise(parsed, frame)
     coded = coded_factors(spec).values()
@@ -99,19 +100,6 @@ def design(
     }
     doubts = (*doubts, *_number_doubts(parsed, frame), *_reference_doubts(levels))
     return Design(formula, matrix, names, spec, levels, doubts)
-
-
-def design_columns(formula: str, samples: pd.DataFrame) -> list[str]:
-    """Return the columns of a sample table that a formula uses, in its order.
-
-    Raises
-    ------
-    InputError
-        The formula cannot be read, or a column does not exist or lacks a value.
-    """
-    columns = _columns(_parse(formula), samples)
-    _refuse_missing(samples, columns)
-    return columns
 
 
 def weighted_sum(weights: Float[np.ndarray, " p"], names: Sequence[str]) -> str:

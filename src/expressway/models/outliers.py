@@ -13,7 +13,7 @@ from scipy import stats
 
 from expressway._types import Array, Float, Int
 from expressway.core.cohort import Cohort, Samples, compiled
-from expressway.core.order import Groups, below, members, trimmed_mean
+from expressway.core.order import Groups, members, trimmed_mean
 
 from .nb import MIN_MU, mean
 
@@ -36,10 +36,6 @@ def squared_error(
 ) -> Float[Array, "n g"]:
     """Squared deviations of normalised counts from the centre of each sample's group."""
     return (normalised(inside, s) - inside @ center.T) ** 2
-
-
-below_normalised = below(normalised)
-below_squared_error = below(squared_error)
 
 
 class Bulk(NamedTuple):

@@ -98,12 +98,13 @@ def tested(results: pd.DataFrame, alpha: float) -> Genes:
 def edge(change: Float[np.ndarray, "g"]) -> float:
     """Return the largest size of fold change that an axis shows: the rest stands at its edge.
 
-    1.5 times the 99.9 % quantile of the sizes, or the largest where that is less; 1 at least.
+    1.5 times the 99.9 % quantile of the sizes, or the largest where that is less; 1 where there
+    is no change to show.
     """
     size = np.abs(change)
     if not len(size):
         return 1.0
-    return float(max(min(size.max(), 1.5 * np.quantile(size, 0.999)), 1.0))
+    return float(min(size.max(), 1.5 * np.quantile(size, 0.999))) or 1.0
 
 
 def axes(ax: Axes | None) -> Axes:
