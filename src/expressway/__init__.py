@@ -2,6 +2,7 @@
 
 from . import datasets as datasets
 from . import get as get
+from . import io as io
 from . import pl as pl
 from . import tl as tl
 from ._version import __version__ as __version__

@@ -14,6 +14,7 @@ from expressway.io.contrast import Contrast, ContrastSpec
 from expressway.io.read import Counts
 from expressway.models import deseq, results
 from expressway.models.cells import groups
+from expressway.models.deseq import Settings as Settings
 from expressway.models.size_factors import Method
 
 from . import _store

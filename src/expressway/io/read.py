@@ -56,7 +56,7 @@ _DEFECTS = (
 )
 
 
-def read_counts(counts: Path, samples: Path | None = None) -> ad.AnnData:
+def read_counts(counts: str | Path, samples: str | Path | None = None) -> ad.AnnData:
     """Return the counts of a file as samples × genes, in the order of the sample table.
 
     Parameters
@@ -80,6 +80,7 @@ def read_counts(counts: Path, samples: Path | None = None) -> ad.AnnData:
     InputError
         A file that cannot be read; samples missing on one side; counts refused by `check_counts`.
     """
+    counts, samples = Path(counts), None if samples is None else Path(samples)
     if counts.suffix == ".h5ad":
         return _read_h5ad(counts, samples)
     if samples is None:

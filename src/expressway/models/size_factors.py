@@ -50,7 +50,7 @@ def reference(sums: LogCounts, method: Method) -> Float[np.ndarray, "g"]:
     if not np.any(used):
         msg = (
             "every gene has a zero in some sample, so ratio size factors do not exist; "
-            "use --size-factors poscounts (in Python, Settings(size_factors='poscounts'))"
+            "use --size-factors poscounts (Python: tl.Settings(size_factors='poscounts'))"
             if method == "ratio" and np.any(sums.total > 0)
             else "every count is zero: there is nothing to normalise; check the count table"
         )

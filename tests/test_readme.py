@@ -1,0 +1,29 @@
+"""The README's Python lines run as they stand, on simulated files of the same names."""
+
+import re
+from pathlib import Path
+
+import anndata
+import pandas as pd
+
+import expressway as ew
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_first_analysis(tmp_path, monkeypatch):
+    adata = ew.datasets.simulate(genes=200, samples=8, seed=1)
+    obs = pd.DataFrame(index=adata.obs_names)
+    obs["dex"] = adata.obs["condition"].map({"control": "untrt", "treated": "trt"}).astype(str)
+    obs["cell"] = ["N052611", "N061011"] * 4
+    counts = pd.DataFrame(adata.X.T, index=adata.var_names, columns=adata.obs_names)
+    counts.to_csv(tmp_path / "counts.csv.gz")
+    obs.to_csv(tmp_path / "samples.csv")
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict = {}
+    exec(block, names)
+    assert len(names["table"]) == len(names["other"]) == 200
+    assert (tmp_path / "volcano.png").stat().st_size > 0
+    again = ew.get.de(anndata.read_h5ad("airway.h5ad"))
+    pd.testing.assert_series_equal(again["p_value"], names["other"]["p_value"])
