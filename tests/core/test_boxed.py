@@ -20,7 +20,8 @@ def score_of(objective, info=None):
 
     def statistic(theta, hyper, s):
         rows = jnp.sum(s.weight)
-        parts = objective, jax.grad(objective), info or jax.hessian(objective)
+        curvature = info or jax.hessian(objective)
+        parts = objective, jax.grad(objective), curvature, curvature
         return Score(*(rows * jax.vmap(part)(theta, *hyper) for part in parts))
 
     return statistic
@@ -42,11 +43,12 @@ def quadratics(genes, p, seed):
     return rng.normal(0, 4, (genes, p)), rng.normal(size=(genes, p, p)) + np.eye(p)
 
 
-def test_quadratic_inside_takes_one_step_and_a_look():
+def test_quadratic_inside_takes_few_steps():
     center, factor = quadratics(20, 3, seed=0)
     fit = minimise(quadratic, np.zeros_like(center), center, factor, bound=100.0)
     np.testing.assert_array_equal(fit.status, Status.OK)
-    assert np.all(fit.steps <= 3)
+    # Far away steps are shortened: three of 1 + log 30 or so, then Newton's.
+    assert np.all(fit.steps <= 10)
     # Done at a decrement of 1e-14: errors of 1e-7 of what changes the loss by one, squared once
     # more by the last step; the factor's condition reaches 1e2.
     np.testing.assert_allclose(fit.theta, center, rtol=1e-10, atol=1e-10)

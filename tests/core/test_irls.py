@@ -81,11 +81,33 @@ def run(center, ratio, start=0.0, solver=None):
 
 
 def test_linear_equation_takes_one_step_and_a_look():
-    fit, center = run([3.0, -2.0, 0.5], 1.0)
+    fit, center = run([0.5, 0.9, 0.1], 1.0)
     # The solution is exact but for rounding.
     np.testing.assert_allclose(fit.theta, center, rtol=1e-14, atol=1e-15)
     np.testing.assert_array_equal(fit.status, Status.OK)
     assert np.all(fit.steps <= 2)
+
+
+def test_long_steps_are_shortened():
+    """The first goes 1 + log 16 of 16, where a mean too low by exp(16) would send it too far."""
+    fit, center = run([16.0], 1.0)
+    np.testing.assert_allclose(fit.theta, center, rtol=1e-14)
+    assert 2 < fit.steps[0] <= 8
+
+
+def test_overdispersed_gene_with_an_outlier_comes_back_in_few_steps():
+    """Fisher's first step overshoots to a log mean of 12 and comes back by one a step."""
+    y = np.full((24, 1), 60.0)
+    y[5] = 2e4
+    x = np.column_stack([np.ones(24), np.arange(24) % 2, np.arange(24) // 12])
+    start = np.linalg.lstsq(x, np.log(y[:, 0] + 0.1), rcond=None)[0][None]
+    alpha = np.array([6.0])
+    fit = solve(Irls(), nb.equation, start, alpha, Pooled(samples(y, x)))
+    np.testing.assert_array_equal(fit.status, Status.OK)
+    assert fit.steps[0] <= 12
+    end = nb.equation(fit.theta, alpha, samples(y, x))
+    # A decrement of 1e-14 before the last step of Newton.
+    np.testing.assert_allclose(end.score, 0.0, atol=1e-9)
 
 
 def test_newton_finishes_what_fisher_scoring_does_slowly():

@@ -9,9 +9,9 @@ from expressway.core.cohort import Pooled, Samples, samples
 from expressway.core.order import Groups, trimmed_mean
 from expressway.run import Sites
 
-# Rounds of the bracketed path: three of decades, then sixty-four-fold narrowing until what lies
-# inside moves the sum by less than 1e-10 of it: 1 + 33 / log2(64) = 7.
-ROUNDS = 12
+# Rounds of the bracketed path: one of decades, then at least 64-fold narrowing until the values are
+# apart, or lie between the two thresholds around their mean.
+ROUNDS = 6
 # Brackets end when the trimmed sum is known to 1e-10 of itself (order.TOLERANCE), two ends.
 CLOSE = 2e-10
 

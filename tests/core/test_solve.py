@@ -152,7 +152,8 @@ def test_penalty_is_added_once():
 
     def heavy(beta, hyper, f):
         ridge = 5.0 * jnp.eye(2)[None]
-        return type(f)(f.loss + 2.5 * jnp.sum(beta**2, 1), f.gradient + 5 * beta, f.info + ridge)
+        loss, gradient = f.loss + 2.5 * jnp.sum(beta**2, 1), f.gradient + 5 * beta
+        return type(f)(loss, gradient, f.info + ridge, f.fisher + ridge)
 
     solver, alpha, start = Boxed(bound=nb.BOX), truth[:, 0], truth[:, 1:]
     pooled = solve(solver, nb.likelihood, start, alpha, Pooled(s), penalty=heavy)

@@ -7,6 +7,7 @@ import pytest
 from fit_disp import Gene, ascend, gene_wise
 
 from expressway.core.cohort import Pooled, samples
+from expressway.core.hermite import Interpolant
 from expressway.models import ascent, dispersion
 
 GENES = 50
@@ -23,7 +24,7 @@ def simulated(n: int, seed: int) -> tuple[Pooled, np.ndarray, np.ndarray]:
     return Pooled(samples(y, x)), x, np.linalg.lstsq(x, y, rcond=None)[0].T
 
 
-def interpolant(cohort: Pooled, beta: np.ndarray) -> ascent.Interpolant:
+def interpolant(cohort: Pooled, beta: np.ndarray) -> Interpolant:
     """The profiles on the ascent's nodes."""
     at = ascent.nodes(HIGHEST)
     columns = []
@@ -32,9 +33,8 @@ def interpolant(cohort: Pooled, beta: np.ndarray) -> ascent.Interpolant:
         shape = dispersion.Shape(beta, zero, zero)
         sums = cohort.sum(dispersion.profile_linear, log_alpha, shape)
         columns.append(dispersion.adjusted(log_alpha, shape, sums))
-    return ascent.Interpolant(
-        at, *(np.stack([np.asarray(c[i]) for c in columns], axis=1) for i in range(3))
-    )
+    parts = (np.stack([np.asarray(c[i]) for c in columns], axis=1) for i in range(3))
+    return Interpolant(at, *parts, np.full(GENES, len(at) - 1))
 
 
 @pytest.mark.parametrize(("n", "seed"), [(3, 10), (4, 11), (6, 12)])

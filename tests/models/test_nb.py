@@ -124,6 +124,7 @@ def looped_equation(s):
 def looped_likelihood(s):
     offset, precision = full(s)
     loss, gradient, info = np.zeros(G), np.zeros((G, P)), np.zeros((G, P, P))
+    fisher = np.zeros((G, P, P))
     for i in range(N):
         for g in range(G):
             x, y, a = s.x[i], s.y[i, g], ALPHA[g]
@@ -133,7 +134,8 @@ def looped_likelihood(s):
             loss[g] += rows * ((y + 1 / a) * np.log(1 + a * mu) - y * eta)
             gradient[g] += rows * (mu - y) / (1 + a * mu) * x
             info[g] += rows * mu * (1 + a * y) / (1 + a * mu) ** 2 * np.outer(x, x)
-    return loss, gradient, info
+            fisher[g] += rows * mu / (1 + a * mu) * np.outer(x, x)
+    return loss, gradient, info, fisher
 
 
 def looped_information(s):
@@ -317,7 +319,12 @@ def test_ridges_are_differentiated(s):
     np.testing.assert_allclose(per_gene(added, BETA), ridge * BETA, rtol=1e-12)
     np.testing.assert_allclose(penalised.gradient - f.gradient, ridge * BETA, atol=1e-11)
     np.testing.assert_allclose(ridged.score - e.score, -ridge * BETA, atol=1e-11)
-    for a, b in ((penalised.info, f.info), (ridged.info, e.info), (ridged.newton, e.newton)):
+    for a, b in (
+        (penalised.info, f.info),
+        (penalised.fisher, f.fisher),
+        (ridged.info, e.info),
+        (ridged.newton, e.newton),
+    ):
         np.testing.assert_allclose(a - b, np.broadcast_to(ridge * np.eye(P), b.shape), atol=1e-10)
 
 

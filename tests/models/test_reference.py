@@ -200,7 +200,8 @@ def test_coefficients_at_r_s_dispersions(name, case, fitted):
     distance = np.abs(beta - theirs) / their_error
     assert np.all(distance[~optim] < 2e-3)
     assert np.all(relative(error, their_error) < 2e-5)
-    np.testing.assert_array_equal(ours.boxed, optim)
+    # Of genes that run away from R's iteration on a later step, some do not from ours.
+    assert np.all(optim[ours.boxed])
     np.testing.assert_array_equal(c.table["betaIter"][genes] == 100, optim)
     if np.any(optim):
         at = f.cohort.sum(

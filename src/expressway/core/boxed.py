@@ -7,17 +7,30 @@ import numpy as np
 
 from expressway._types import Array, Bool, Float, Int
 
+from .irls import within
 from .linear import cholesky, solve
 from .scalar import ARMIJO, ROUNDING
 from .solve import Outcome, Status
 
+# Newton's decrement below which its steps are better than Fisher's: two standard errors.
+NEAR = 4.0
+# After a step along which this share of the slope is left, the next is twice as bold.
+STEEP = 0.25
+# Below this decrement (a tenth of a standard error) Newton's step is right as it is.
+SMALL = 1e-2
+# A refused step is shortened to between these shares of itself.
+SHORTER = (0.05, 0.5)
+
 
 class Score(NamedTuple):
-    """Objective, its gradient and a positive definite curvature at the trial point."""
+    """Objective, its gradient and two positive definite curvatures at the trial point."""
 
     loss: Float[Array, "g"]
     gradient: Float[Array, "g p"]
     info: Float[Array, "g p p"]
+    """The second derivative."""
+    fisher: Float[Array, "g p p"]
+    """Its expectation."""
 
 
 class BoxedState(NamedTuple):
@@ -29,17 +42,21 @@ class BoxedState(NamedTuple):
     gradient: Float[Array, "g p"]
     direction: Float[Array, "g p"]
     length: Float[Array, "g"]
+    grown: Float[Array, "g"]
+    """How many times longer than it would be the first trial of a step is."""
     decrement: Float[Array, "g"]
     status: Int[Array, "g"]
     finished: Bool[Array, "g"]
 
 
 class Boxed(NamedTuple):
-    """Projected quasi-Newton for ``|theta_j| <= bound``, Armijo search along the projected arc.
+    """Newton's method for ``|theta_j| <= bound``: a quadratic model in the box, then a search.
 
-    Coordinates at a bound whose gradient, or whose direction, points outwards are frozen and the
-    others move by ``info⁻¹ gradient`` of the free block (Kim, Sra & Dhillon 2010, SIAM J. Sci.
-    Comput. 32, algorithm 1, with the statistic's own curvature for the quasi-Newton matrix).
+    The step is the minimum of the model ``g'd + d'Hd / 2`` among points of the box, found by
+    stopping at each bound on the way and going on along it (Kim, Sra & Dhillon 2010, SIAM J. Sci.
+    Comput. 32, freeze coordinates instead: where columns are nearly dependent, a projected step
+    then rises). H is the second derivative near the minimum and Fisher's information far away,
+    with long steps shortened as in `irls`.
     """
 
     bound: float
@@ -56,6 +73,7 @@ class Boxed(NamedTuple):
             gradient=np.zeros_like(start),
             direction=np.zeros_like(start),
             length=np.ones(g),
+            grown=np.ones(g),
             decrement=np.full(g, np.inf),
             status=np.full(g, Status.NOT_CONVERGED),
             finished=np.zeros(g, bool),
@@ -63,19 +81,27 @@ class Boxed(NamedTuple):
 
     def step(self, state: BoxedState, sums: Score) -> BoxedState:
         """Accept the trial and turn, or halve the step."""
-        expected = jnp.einsum("gp,gp->g", state.gradient, state.trial - state.best)
+        moved = state.trial - state.best
+        expected = jnp.einsum("gp,gp->g", state.gradient, moved)
         slack = ROUNDING * jnp.abs(sums.loss)
-        direction, decrement = self._direction(state.trial, sums)
+        direction, decrement, first = self._direction(state.trial, sums)
         # The decrement is NaN where the gradient is, or the curvature not positive definite.
         finite = jnp.isfinite(sums.loss) & jnp.isfinite(decrement)
         accept = finite & (sums.loss <= state.loss + ARMIJO * expected + slack)
         broken = ~accept & jnp.isinf(state.loss)
         best = jnp.where(accept[:, None], state.trial, state.best)
         direction = jnp.where(accept[:, None], direction, state.direction)
-        length = jnp.where(accept, 1.0, state.length / 2)
+        # Where the slope along a refused step, linear between its ends, would be 0.
+        slope = jnp.einsum("gp,gp->g", sums.gradient, moved)
+        share = jnp.where(slope > 0, expected / (expected - slope), 0.0)
+        # Towards a minimum far off or at the bound, steps are as long as each other: double them.
+        ahead = (slope < STEEP * expected) & (decrement > SMALL)
+        grown = jnp.where(accept, jnp.where(ahead, 2.0 * state.grown, 1.0), 0.5)
+        length = jnp.minimum(first * grown, self._room(state.trial, direction))
+        length = jnp.where(accept, length, state.length * jnp.clip(share, *SHORTER))
         decrement = jnp.where(accept, decrement, state.decrement)
         trial = jnp.clip(best + length[:, None] * direction, -self.bound, self.bound)
-        # The last step is halved away: no descent is left at this precision.
+        # The last step is shortened away: no descent is left at this precision.
         arrived = (accept & (decrement < 1e-14)) | (~accept & (length < 1e-12))
         at_bound = jnp.any(jnp.abs(best) >= self.bound, axis=-1)
         status = jnp.where(arrived, jnp.where(at_bound, Status.AT_BOUND, Status.OK), state.status)
@@ -86,6 +112,7 @@ class Boxed(NamedTuple):
             gradient=jnp.where(accept[:, None], sums.gradient, state.gradient),
             direction=direction,
             length=length,
+            grown=grown,
             decrement=decrement,
             status=jnp.where(broken, Status.NOT_FINITE, status),
             finished=arrived | broken,
@@ -93,14 +120,48 @@ class Boxed(NamedTuple):
 
     def _direction(
         self, at: Float[Array, "g p"], sums: Score
-    ) -> tuple[Float[Array, "g p"], Float[Array, "g"]]:
-        """Newton direction of the free coordinates and its decrement, frozen twice."""
+    ) -> tuple[Float[Array, "g p"], Float[Array, "g"], Float[Array, "g"]]:
+        """Step to the model's minimum in the box, its decrement, and the share to try first."""
+        newton = self._inside(at, sums.gradient, sums.info)
+        decrement = -jnp.einsum("gp,gp->g", newton, sums.gradient)
+        fisher = self._inside(at, sums.gradient, sums.fisher)
+        by_fisher = -jnp.einsum("gp,gp->g", fisher, sums.gradient)
+        near = ~(decrement > NEAR) | ~jnp.isfinite(by_fisher)
+        direction = jnp.where(near[:, None], newton, fisher)
+        return (
+            direction,
+            jnp.where(near, decrement, by_fisher),
+            jnp.where(near, 1.0, within(fisher)),
+        )
+
+    def _inside(
+        self,
+        at: Float[Array, "g p"],
+        gradient: Float[Array, "g p"],
+        curvature: Float[Array, "g p p"],
+    ) -> Float[Array, "g p"]:
+        """Minimum of the model: along Newton's steps from bound to bound, at most p of them."""
         side = jnp.sign(at) * (jnp.abs(at) >= self.bound)
-        free = side * sums.gradient >= 0  # descent does not leave the box
-        direction = _free_step(sums, free)
-        free &= ~(side * direction > 0)  # a direction of NaN stays one
-        direction = _free_step(sums, free)
-        return direction, -jnp.einsum("gp,gp->g", direction, sums.gradient)
+        free = side * gradient >= 0  # descent does not leave the box
+        step = jnp.zeros_like(at)
+        for _ in range(at.shape[-1] + 1):
+            slope = gradient + jnp.einsum("gpq,gq->gp", curvature, step)
+            more = _free_step(slope, curvature, free)
+            share = self._shares(at + step, more)
+            least = jnp.min(share, axis=-1, keepdims=True)
+            step += jnp.minimum(least, 1.0) * more
+            free &= (share > least) | (least >= 1)
+        return step
+
+    def _room(self, at: Float[Array, "g p"], direction: Float[Array, "g p"]) -> Float[Array, "g"]:
+        """How many times a step fits into the box; at least once."""
+        return jnp.maximum(jnp.min(self._shares(at, direction), axis=-1), 1.0)
+
+    def _shares(self, at: Float[Array, "g p"], step: Float[Array, "g p"]) -> Float[Array, "g p"]:
+        """How many times each coordinate's step fits."""
+        room = jnp.where(step > 0, self.bound, -self.bound) - at
+        still = step == 0
+        return jnp.where(still, jnp.inf, jnp.maximum(room / jnp.where(still, 1.0, step), 0.0))
 
     def done(self, state: BoxedState) -> Bool[Array, "g"]:
         """Genes at a minimum of the box, or not finite at the start."""
@@ -111,8 +172,10 @@ class Boxed(NamedTuple):
         return Outcome(state.best, state.status)
 
 
-def _free_step(sums: Score, free: Bool[Array, "g p"]) -> Float[Array, "g p"]:
+def _free_step(
+    gradient: Float[Array, "g p"], curvature: Float[Array, "g p p"], free: Bool[Array, "g p"]
+) -> Float[Array, "g p"]:
     both = free[:, :, None] & free[:, None, :]
-    block = jnp.where(both, sums.info, jnp.eye(free.shape[-1])[None])
-    step = -solve(cholesky(block), jnp.where(free, sums.gradient, 0.0))
+    block = jnp.where(both, curvature, jnp.eye(free.shape[-1])[None])
+    step = -solve(cholesky(block), jnp.where(free, gradient, 0.0))
     return jnp.where(free, step, 0.0)

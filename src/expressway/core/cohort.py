@@ -18,6 +18,8 @@ from expressway._types import Array, Float, Int
 # operations stay in a core's cache (four times as many: 2.6 times the time).
 BLOCK_ELEMENTS = 2**16
 SMALLEST, LARGEST = 128, 4096
+# Elements of the widest argument of a block: 2^20 doubles are 8 MB.
+WIDEST = 2**20
 
 
 class Samples(NamedTuple):
@@ -184,7 +186,7 @@ class Pooled:
                 lambda a, count=count: np.asarray(a)[:count],
                 fn(*rows_of(args, at), *shared, self.take(index[at])),
             )
-            for at, count in blocks(len(index), self.block)
+            for at, count in blocks(len(index), self._fitting(args))
         ]
         return jax.tree.map(lambda *a: np.concatenate(a), *parts)
 
@@ -197,6 +199,11 @@ class Pooled:
                 precision=self._cut(rows.precision, genes),
             )
         return Pooled(rows._replace(**fn(*args, *shared, rows)))
+
+    def _fitting(self, args: tuple[Any, ...]) -> int:
+        """Genes in a block, fewer where much comes with each gene."""
+        widest = max((a[:1].size for a in jax.tree.leaves(args)), default=1)
+        return min(self.block, 2 ** int(np.log2(max(WIDEST // max(widest, 1), 1))))
 
     def _cut(self, a: Array, columns: slice | Int[np.ndarray, "k"]) -> Array:
         return a[:, columns] if a.shape[1] == self.genes else a

@@ -14,9 +14,16 @@ from .solve import Outcome, Status
 LARGE = 30.0
 # Below a decrement of .01 (a tenth of a standard error) Newton's step replaces Fisher's.
 NEAR = 1e-2
+# Where Newton's step made the decrement larger, it is tried again below this share of it.
+AGAIN = 1e-2
 # Newton: the error after the step is the square of 1e-7 standard errors. Fisher: linear.
 NEWTON_DONE = 1e-14
 FISHER_DONE = 1e-22
+# A step that moves a coefficient further overshoots: where means are far below the counts, Fisher's
+# step goes to exp(step) times the right place, and comes back by one a step.
+LONG = 1.0
+# Along the last step the slope has turned by this share of what it was: the step was too long.
+TURNED = -0.25
 # Fisher scoring multiplies the error by 1 - eigenvalue. At 1.89, a hundred steps (DESeq2's limit)
 # reduce a first error of 1e-3 to 1e-8, the change of deviance at which DESeq2 stops.
 REPELS = 1.89
@@ -37,8 +44,12 @@ class IrlsState(NamedTuple):
 
     trial: Float[Array, "g p"]
     decrement: Float[Array, "g"]
-    fisher: Bool[Array, "g"]
-    """Newton's step has been of no help: Fisher's to the end."""
+    move: Float[Array, "g p"]
+    """The step to the trial point."""
+    slope: Float[Array, "g"]
+    """The score along it, where it began."""
+    near: Float[Array, "g"]
+    """Decrement below which Newton's step is taken."""
     status: Int[Array, "g"]
     finished: Bool[Array, "g"]
 
@@ -58,7 +69,9 @@ class Irls(NamedTuple):
         return IrlsState(
             trial=np.asarray(theta0),
             decrement=np.full(g, np.inf),
-            fisher=np.zeros(g, bool),
+            move=np.zeros_like(theta0),
+            slope=np.full(g, np.inf),
+            near=np.full(g, NEAR),
             status=np.full(g, Status.NOT_CONVERGED),
             finished=np.zeros(g, bool),
         )
@@ -67,24 +80,38 @@ class Irls(NamedTuple):
         """One step of Fisher scoring, or of Newton near the solution."""
         by_fisher = solve(cholesky(sums.info), sums.score)
         decrement = jnp.einsum("gp,gp->g", by_fisher, sums.score)
-        near = decrement < NEAR
-        fisher = state.fisher | (near & (decrement > state.decrement))
-        newton = near & ~fisher
+        # The equation bends where a mean is clipped: a step of Newton across it may go wrong.
+        wrong = (state.decrement < state.near) & (decrement > state.decrement)
+        near = jnp.where(wrong, AGAIN * state.decrement, state.near)
+        newton = decrement < near
         by_newton = solve(cholesky(sums.newton), sums.score)
-        trial = state.trial + jnp.where(newton[:, None], by_newton, by_fisher)
-        good = jnp.all(jnp.isfinite(trial), axis=-1) & jnp.all(jnp.abs(trial) <= LARGE, axis=-1)
+        full = jnp.where(newton[:, None], by_newton, by_fisher)
+        length = jnp.where(newton, 1.0, self._length(state, sums.score, by_fisher))
+        move = length[:, None] * full
+        beyond = state.trial + full
+        good = jnp.all(jnp.isfinite(beyond), axis=-1) & jnp.all(jnp.abs(beyond) <= LARGE, axis=-1)
         small = decrement < jnp.where(newton, NEWTON_DONE, FISHER_DONE)
         # All eigenvalues of info⁻¹ newton below REPELS, or Fisher scoring circles too long.
         stable = jnp.isfinite(cholesky(REPELS * sums.info - sums.newton)[:, -1, -1])
         status = jnp.where(small & good & stable, Status.OK, state.status)
         status = jnp.where(good, status, Status.NOT_FINITE)
         return IrlsState(
-            trial=jnp.where(good[:, None], trial, state.trial),
+            trial=jnp.where(good[:, None], state.trial + move, state.trial),
             decrement=decrement,
-            fisher=fisher,
+            move=move,
+            slope=jnp.einsum("gp,gp->g", move, sums.score),
+            near=near,
             status=status,
             finished=small | ~good,
         )
+
+    def _length(
+        self, state: IrlsState, score: Float[Array, "g p"], by_fisher: Float[Array, "g p"]
+    ) -> Float[Array, "g"]:
+        """Share of Fisher's step: less where the last one went too far, or this one would."""
+        turned = jnp.einsum("gp,gp->g", state.move, score) / state.slope
+        back = jnp.where(turned < TURNED, 1.0 / (1.0 - turned), 1.0)
+        return jnp.minimum(back, within(by_fisher))
 
     def done(self, state: IrlsState) -> Bool[Array, "g"]:
         """Genes that arrived or ran away."""
@@ -93,3 +120,9 @@ class Irls(NamedTuple):
     def outcome(self, state: IrlsState) -> Outcome:
         """Coefficients."""
         return Outcome(state.trial, state.status)
+
+
+def within(step: Float[Array, "g p"]) -> Float[Array, "g"]:
+    """Share of each of Fisher's steps to take: where a coefficient goes far, 1 + its logarithm."""
+    furthest = jnp.max(jnp.abs(step), axis=-1)
+    return jnp.where(furthest > LONG, LONG * (1.0 + jnp.log(furthest / LONG)) / furthest, 1.0)

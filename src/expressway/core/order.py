@@ -16,12 +16,16 @@ from expressway._types import Array, Bool, Float, Int
 
 from .cohort import Cohort, Samples, compiled
 
-# Thresholds a round trip, for each side of each group.
-THRESHOLDS = 64
+# Thresholds a round trip, for each side of each group: as many as make a message of a few
+# megabytes, of three sizes so that little is compiled.
+THRESHOLDS = (1024, 256, 64)
+MESSAGE = 2**17
 # Decades below the largest possible value that the first thresholds span.
 DECADES = 12
 # A bracket ends when no place of the values inside moves the trimmed sum by this share of it ...
 TOLERANCE = 1e-10
+# Equal values differ from their mean by rounding, of sums over all samples.
+TIED = 1e-12
 # ... or when it lies below this share of the largest possible value: zeros.
 FLOOR = 1e-30
 # Above every value, and finite, since it is multiplied by 0 where a sample is in another group.
@@ -173,14 +177,23 @@ def _bracketed(
 def _thresholds(now: _Bracket, most: Float[np.ndarray, "g u"]) -> Float[np.ndarray, "g u 2 t"]:
     """Thresholds in each bracket: over decades below its upper end, later evenly spaced.
 
-    The last is the upper end itself, which in the first round is above everything.
+    Two enclose the mean of the values inside: where these are equal to each other (zeros, or the
+    two that are left of four) it is their value. The last threshold is the upper end itself, which
+    in the first round is above everything.
     """
-    lower, upper = now.end[..., :1], np.minimum(now.end[..., 1:], most[..., None, None])
-    step = np.arange(1, THRESHOLDS + 1) / THRESHOLDS
+    limit = most[..., None, None]
+    lower, upper = now.end[..., :1], np.minimum(now.end[..., 1:], limit)
+    count = next((t for t in THRESHOLDS if t * lower.size <= MESSAGE), THRESHOLDS[-1])
+    step = np.arange(1, count + 1) / count
     decades = upper * 10.0 ** (-DECADES * (1 - step))
     at = np.where(lower == 0, decades, lower + (upper - lower) * step)
+    inside = np.maximum(now.number[..., 1:] - now.number[..., :1], 1.0)
+    mean = (now.total[..., 1:] - now.total[..., :1]) / inside
+    around = mean * np.array([1 - TIED, 1 + TIED])
+    around[..., 1:] = np.maximum(around[..., 1:], FLOOR * limit)
+    at[..., :2] = np.clip(around, lower, upper)
     at[..., -1] = now.end[..., 1]
-    return at
+    return np.sort(at, axis=-1)
 
 
 def _tightened(
@@ -195,7 +208,7 @@ def _tightened(
         )
     )
     low = np.sum(ends.number <= rank[..., None], axis=-1, keepdims=True) - 1
-    low = np.clip(low, 0, THRESHOLDS - 1)
+    low = np.clip(low, 0, at.shape[-1] - 1)
     pair = np.concatenate([low, low + 1], axis=-1)
     return _Bracket(*(np.take_along_axis(a, pair, axis=-1) for a in ends))
 

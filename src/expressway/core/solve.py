@@ -99,7 +99,7 @@ def solve(
     statistic
         ``statistic(theta, hyper, samples)``, additive over samples.
     theta0, hyper
-        Pytrees whose leaves have the genes to fit as first axis.
+        Pytrees whose leaves have the genes to fit as first axis; ``theta0`` may be `Known`.
     cohort
         Where the rows live.
     penalty
@@ -114,11 +114,19 @@ def solve(
         With numpy leaves. A gene that fails has a status, never an exception.
     """
     index = np.arange(cohort.genes) if genes is None else np.asarray(genes)
-    state = jax.tree.map(np.array, solver.init(theta0))
+    # Functions are compiled for a solver, however many steps it may take.
+    kernel = solver._replace(max_steps=0)
+    if isinstance(theta0, Known):
+        state, sums = solver.init(theta0.theta), theta0.sums
+        state = _in_blocks(functools.partial(_step, kernel, None), state, hyper, sums)
+    else:
+        state = solver.init(theta0)
+    state = jax.tree.map(np.array, state)
     advance = _packed if isinstance(cohort, Pooled) else _rounds
     steps = np.zeros(len(index), dtype=np.int64)
     if len(index):
-        state, steps = advance(solver, statistic, penalty, state, hyper, cohort, index)
+        run = _Run(kernel, solver.max_steps, statistic, penalty)
+        state, steps = advance(run, state, hyper, cohort, index)
     outcome = jax.tree.map(np.asarray, solver.outcome(state))
     name = None if penalty is None else penalty.__name__
     return Fit(
@@ -130,6 +138,22 @@ def solve(
         statistic=statistic.__name__,
         penalty=name,
     )
+
+
+class Known(NamedTuple):
+    """A start at which the penalised sums are known (`evaluate`): a solver needs one look less."""
+
+    theta: Any
+    sums: Any
+
+
+class _Run(NamedTuple):
+    """What is iterated."""
+
+    solver: Any
+    max_steps: int
+    statistic: Callable[..., Any]
+    penalty: Callable[..., Any] | None
 
 
 def evaluate(
@@ -158,21 +182,21 @@ def _penalised(statistic, penalty):
     return both
 
 
-def _packed(solver, statistic, penalty, state, hyper, cohort, index):
+def _packed(run, state, hyper, cohort, index):
     """Genes in blocks of one shape; after each call the unfinished ones are packed together."""
     steps = np.zeros(len(index), dtype=np.int64)
     waiting, taken = np.arange(len(index)), 0
-    while len(waiting) and taken < solver.max_steps:
-        budget = min(STEPS_A_CALL, solver.max_steps - taken)
+    while len(waiting) and taken < run.max_steps:
+        budget = min(STEPS_A_CALL, run.max_steps - taken)
         taken += budget
         unfinished = []
         size = min(cohort.block, STRAGGLERS) if len(waiting) <= STRAGGLERS else cohort.block
         for position, count in blocks(len(waiting), size):
             at = waiting[position]
             moved, done, used = _run(
-                solver,
-                statistic,
-                penalty,
+                run.solver,
+                run.statistic,
+                run.penalty,
                 budget,
                 rows_of(state, at),
                 rows_of(hyper, at),
@@ -221,20 +245,20 @@ def _advance(solver, penalty, state, hyper, sums):
 _step = functools.partial(jax.jit, static_argnames=("solver", "penalty"))(_advance)
 
 
-def _rounds(solver, statistic, penalty, state, hyper, cohort, index):
+def _rounds(run, state, hyper, cohort, index):
     """One round trip a step, all unfinished genes in one message."""
     steps = np.zeros(len(index), dtype=np.int64)
-    waiting = np.flatnonzero(~np.asarray(solver.done(state)))
-    for _ in range(solver.max_steps):
+    waiting = np.flatnonzero(~np.asarray(run.solver.done(state)))
+    for _ in range(run.max_steps):
         if not len(waiting):
             break
         old, with_hyper = rows_of(state, waiting), rows_of(hyper, waiting)
-        sums = cohort.sum(statistic, old.trial, with_hyper, genes=index[waiting])
-        new = _in_blocks(functools.partial(_step, solver, penalty), old, with_hyper, sums)
+        sums = cohort.sum(run.statistic, old.trial, with_hyper, genes=index[waiting])
+        new = _in_blocks(functools.partial(_step, run.solver, run.penalty), old, with_hyper, sums)
         for whole, part in zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True):
             whole[waiting] = part
         steps[waiting] += 1
-        waiting = waiting[~np.asarray(solver.done(new))]
+        waiting = waiting[~np.asarray(run.solver.done(new))]
     return state, steps
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from expressway._types import Float, Int
+from expressway.core.hermite import Interpolant
 
 # src/DESeq2.cpp, fitDisp: Armijo's epsilon; bounds of a proposal; a step's gain that ends it.
 _ARMIJO = 1e-4
@@ -22,42 +23,6 @@ _LOWEST, _HIGHEST = -30.0, 10.0
 _TOLERANCE = 1e-6
 _STEPS = 100
 _GRID = 20
-
-
-class Interpolant(NamedTuple):
-    """Quintic Hermite interpolant of the negative log-likelihood of each gene in log alpha."""
-
-    nodes: Float[np.ndarray, "m"]
-    loss: Float[np.ndarray, "g m"]
-    slope: Float[np.ndarray, "g m"]
-    curvature: Float[np.ndarray, "g m"]
-
-    def at(
-        self, a: Float[np.ndarray, "k"], genes: Int[np.ndarray, "k"]
-    ) -> tuple[Float[np.ndarray, "k"], Float[np.ndarray, "k"]]:
-        """Loss and slope of some genes; beyond the last nodes straight on.
-
-        A steep start throws the ascent far beyond the largest dispersion; it must see there that
-        the loss has risen, to turn back.
-        """
-        beyond = a
-        a = np.clip(a, self.nodes[0], self.nodes[-1])
-        left = np.clip(np.searchsorted(self.nodes, a, side="right") - 1, 0, len(self.nodes) - 2)
-        h = self.nodes[left + 1] - self.nodes[left]
-        t = (a - self.nodes[left]) / h
-        f0, f1 = self.loss[genes, left], self.loss[genes, left + 1]
-        d0, d1 = h * self.slope[genes, left], h * self.slope[genes, left + 1]
-        c0, c1 = h * h * self.curvature[genes, left], h * h * self.curvature[genes, left + 1]
-        # Taylor coefficients at the left node, then three that meet the right one.
-        gap = f1 - f0 - d0 - c0 / 2
-        slope_gap = d1 - d0 - c0
-        curve_gap = c1 - c0
-        k3 = 10 * gap - 4 * slope_gap + curve_gap / 2
-        k4 = -15 * gap + 7 * slope_gap - curve_gap
-        k5 = 6 * gap - 3 * slope_gap + curve_gap / 2
-        loss = f0 + t * (d0 + t * (c0 / 2 + t * (k3 + t * (k4 + t * k5))))
-        slope = d0 + t * (c0 + t * (3 * k3 + t * (4 * k4 + t * 5 * k5)))
-        return loss + (beyond - a) * slope / h, slope / h
 
 
 def nodes(max_dispersion: float) -> Float[np.ndarray, "m"]:

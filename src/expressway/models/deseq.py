@@ -212,12 +212,13 @@ def _fit_genes(
     first = stage("moments", lambda: _moments(cohort, n, genes))
     if len(cells.size) == p:
         means = dispersion.Means(first.linear, linear=True)
-        begin = first.begin
+        begin = nearby = first.begin
     else:
         by_glm = stage("means", lambda: nb.coefficients(cohort, first.begin, first.initial, genes))
         means = dispersion.Means(by_glm.beta, linear=False)
         # The same fixed point from nearer by; where it was not reached, from DESeq2's start.
-        begin = np.where(by_glm.boxed[:, None], first.begin, by_glm.beta)
+        nearby = by_glm.beta
+        begin = np.where(by_glm.boxed[:, None], first.begin, nearby)
     wise = stage(
         "gene-wise dispersions",
         lambda: dispersion.gene_wise(cohort, means, first.initial, n, genes),
@@ -232,7 +233,7 @@ def _fit_genes(
     )
     above = trend.dispersion_outliers(wise.alpha, fitted, frozen.trend.residual_variance)
     alpha = np.where(above, wise.alpha, best.alpha)
-    glm = stage("coefficients", lambda: nb.coefficients(cohort, begin, alpha, genes))
+    glm = stage("coefficients", lambda: nb.coefficients(cohort, begin, alpha, genes, nearby))
     spread = stage("covariance", lambda: nb.covariance(cohort, glm.beta, alpha, genes))
     found = Gene(
         base_mean=first.bulk.mean,

@@ -11,11 +11,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from expressway._types import Array, Float, Int
+from expressway._types import Array, Bool, Float, Int, Shaped
 from expressway.core import linear
 from expressway.core.cohort import Cohort, Samples, rows_of
+from expressway.core.hermite import Interpolant
 from expressway.core.scalar import Curve, Interval, Scalar
-from expressway.core.solve import Fit, Status, evaluate, solve
+from expressway.core.solve import Known, Status, evaluate, solve
 from expressway.core.special import gamma_ratio
 
 from . import ascent
@@ -28,6 +29,11 @@ TOLERANCE = 1e-6
 # Curvature in log alpha below which DESeq2's ascent is still more than 1e-3 away when its slope
 # falls below the square root of its tolerance.
 FLAT = 1.0
+# Most genes are done after five looks; those that are not are worth a look at all nodes.
+LOOKS = 5
+# Nodes for the mode: this far apart at most; where the gene-wise value is far below the trend,
+# to this many prior standard deviations below it; and a little beyond both ends.
+SPACING, REACH, PAD = 1.2, 2.5, 0.05
 
 
 def max_dispersion(n: int) -> float:
@@ -216,45 +222,38 @@ def gene_wise(
 
     A gene started at the lower bound whose first step would gain less than 1e-6 stays there,
     even where a better optimum lies inside, as in DESeq2. Genes with a nearly flat profile get
-    the value at which DESeq2's ascent stops (`ascent`), the others their optimum.
+    the value at which DESeq2's ascent stops (`ascent`), the others their optimum. Both, and genes
+    that need more than a few looks, are evaluated on nodes, in one sum.
     """
     g = len(genes)
     shape = Shape(means.beta, np.zeros(g), np.zeros(g))
+    profiles = _Profiles(cohort, means.linear, shape, n, genes)
     log_start = np.log(initial)
-    statistic = profile_linear if means.linear else profile_glm
-    first = evaluate(statistic, adjusted, log_start, shape, cohort, genes=genes)
+    first = profiles.at(log_start, np.arange(g))
     square = first.slope**2
     free = np.flatnonzero((square >= TOLERANCE) | (initial > 10 * MIN_DISPERSION))
-    fit = _solve(cohort, statistic, log_start[free], rows_of(shape, free), n, genes[free])
-    alpha, status = initial.copy(), np.full(g, int(Status.AT_BOUND))
-    alpha[free], status[free] = np.exp(fit.theta), fit.status
+    found = profiles.minimum(log_start[free], free, looks=LOOKS, sums=rows_of(first, free))
     # The gain of DESeq2's first step is at least Armijo's 1e-4 of the squared slope.
     still = square[free] < 1e4 * TOLERANCE
-    flat = still | (fit.state.curvature < FLAT) | (fit.status == Status.AT_BOUND)
-    slow = free[flat]
-    if len(slow):
+    left = found.status == Status.NOT_CONVERGED
+    tabled = np.flatnonzero(left | still | _flat(found))
+    if len(tabled):
         bounds = (MIN_DISPERSION, max_dispersion(n))
-        profile = _interpolant(cohort, statistic, rows_of(shape, slow), bounds[1], genes[slow])
-        alpha[slow] = ascent.gene_wise(profile, initial[slow], bounds)
-    risen = first.loss[free] - fit.state.loss >= TOLERANCE * np.abs(first.loss[free])
+        table = profiles.table(ascent.nodes(bounds[1]), free[tabled])
+        begin = table.take(np.flatnonzero(left[tabled])).downhill(found.log_alpha[left])
+        more = profiles.minimum(begin, free[left])
+        found = _Minimum(*(_put(a, left, b) for a, b in zip(found, more, strict=True)))
+    flat = still | _flat(found)
+    alpha, status = initial.copy(), np.full(g, int(Status.AT_BOUND))
+    alpha[free], status[free] = np.exp(found.log_alpha), found.status
+    slow = np.flatnonzero(flat[tabled])
+    if len(slow):
+        at = free[tabled[slow]]
+        alpha[at] = ascent.gene_wise(table.take(slow), initial[at], bounds)
+    risen = first.loss[free] - found.loss >= TOLERANCE * np.abs(first.loss[free])
     kept = free[~risen & ~flat]
     alpha[kept] = initial[kept]
     return Dispersions(_bounded(alpha, n), status)
-
-
-def _interpolant(
-    cohort: Cohort,
-    statistic: Callable[..., Profile],
-    shape: Shape,
-    highest: float,
-    genes: Int[np.ndarray, "g"],
-) -> ascent.Interpolant:
-    """The adjusted profile of some genes on the ascent's nodes, in one sum."""
-    at = ascent.nodes(highest)
-    each = np.repeat(np.arange(len(genes)), len(at))
-    begin, many = np.tile(at, len(genes)), rows_of(shape, each)
-    curve = evaluate(statistic, adjusted, begin, many, cohort, genes=genes[each])
-    return ascent.Interpolant(at, *(a.reshape(len(genes), len(at)) for a in curve))
 
 
 def maximum_a_posteriori(
@@ -266,6 +265,8 @@ def maximum_a_posteriori(
     genes: Int[np.ndarray, "g"],
 ) -> Dispersions:
     """Dispersions at the mode of likelihood × Cox-Reid term × log-normal prior.
+
+    The mode lies between the gene-wise value and the trend: nodes there, in one sum, tell where.
 
     Parameters
     ----------
@@ -279,25 +280,105 @@ def maximum_a_posteriori(
         Number of samples.
     """
     trend, variance = prior
-    begin = np.log(np.where(initial > 0.1 * trend, initial, trend))
+    far = initial <= 0.1 * trend
+    begin = np.log(np.where(far, trend, initial))
     shape = Shape(means.beta, np.log(trend), np.full(len(genes), 1.0 / variance))
-    statistic = profile_linear if means.linear else profile_glm
-    fit = _solve(cohort, statistic, begin, shape, n, genes)
-    return Dispersions(_bounded(np.exp(fit.theta), n), fit.status)
+    profiles = _Profiles(cohort, means.linear, shape, n, genes)
+    least = np.log(trend) - np.clip(REACH * np.sqrt(variance), 1.0, 6.0)
+    end = np.where(far, np.maximum(least, np.log(initial)), np.log(trend))
+    lower, upper = np.minimum(begin, end) - PAD, np.maximum(begin, end) + PAD
+    table, scale = profiles.between(lower, upper)
+    found = profiles.minimum(lower + scale * table.downhill((begin - lower) / scale))
+    return Dispersions(_bounded(np.exp(found.log_alpha), n), found.status)
 
 
-def _solve(
-    cohort: Cohort,
-    statistic: Callable[..., Profile],
-    begin: Float[np.ndarray, "g"],
-    shape: Shape,
-    n: int,
-    genes: Int[np.ndarray, "g"],
-) -> Fit:
-    lower = np.full(len(genes), np.log(MIN_DISPERSION))
-    upper = np.full(len(genes), np.log(max_dispersion(n)))
-    interval = Interval(begin, lower, upper)
-    return solve(Scalar(), statistic, interval, shape, cohort, penalty=adjusted, genes=genes)
+class _Minimum(NamedTuple):
+    """Minimum of each profile, and what is known there."""
+
+    log_alpha: Float[np.ndarray, "g"]
+    loss: Float[np.ndarray, "g"]
+    curvature: Float[np.ndarray, "g"]
+    status: Int[np.ndarray, "g"]
+
+
+class _Profiles(NamedTuple):
+    """The adjusted profiles of log dispersion of some genes, at their means."""
+
+    cohort: Cohort
+    linear: bool
+    shape: Shape
+    n: int
+    genes: Int[np.ndarray, "g"]
+
+    @property
+    def statistic(self) -> Callable[..., Profile]:
+        """What is summed."""
+        return profile_linear if self.linear else profile_glm
+
+    def at(self, log_alpha: Float[np.ndarray, "k"], some: Int[np.ndarray, "k"]) -> Curve:
+        """Values at one point for each of some genes, which may be the same ones."""
+        shape = rows_of(self.shape, some)
+        return evaluate(
+            self.statistic, adjusted, log_alpha, shape, self.cohort, genes=self.genes[some]
+        )
+
+    def minimum(
+        self,
+        begin: Float[np.ndarray, "k"],
+        some: Int[np.ndarray, "k"] | Bool[np.ndarray, "g"] | None = None,
+        *,
+        looks: int = Scalar().max_steps,
+        sums: Curve | None = None,
+    ) -> _Minimum:
+        """Local minimum of some genes."""
+        some = np.arange(len(self.genes)) if some is None else some
+        lower = np.full(len(begin), np.log(MIN_DISPERSION))
+        upper = np.full(len(begin), np.log(max_dispersion(self.n)))
+        interval = Interval(begin, lower, upper)
+        fit = solve(
+            Scalar(max_steps=looks),
+            self.statistic,
+            interval if sums is None else Known(interval, sums),
+            rows_of(self.shape, some),
+            self.cohort,
+            penalty=adjusted,
+            genes=self.genes[some],
+        )
+        return _Minimum(fit.theta, fit.state.loss, fit.state.curvature, fit.status)
+
+    def table(self, nodes: Float[np.ndarray, "m"], some: Int[np.ndarray, "k"]) -> Interpolant:
+        """Some genes on nodes that are the same for all."""
+        curve = self.at(np.tile(nodes, len(some)), np.repeat(some, len(nodes)))
+        last = np.full(len(some), len(nodes) - 1)
+        return Interpolant(nodes, *(a.reshape(len(some), len(nodes)) for a in curve), last)
+
+    def between(
+        self, lower: Float[np.ndarray, "g"], upper: Float[np.ndarray, "g"]
+    ) -> tuple[Interpolant, Float[np.ndarray, "g"]]:
+        """All genes on nodes 0, 1, 2 … between each one's ends, and the distance of its nodes."""
+        count = np.ceil((upper - lower) / SPACING).astype(int) + 1
+        scale = (upper - lower) / (count - 1)
+        nodes = np.arange(count.max())
+        gene, node = np.nonzero(nodes < count[:, None])
+        curve = self.at(lower[gene] + node * scale[gene], gene)
+        whole = np.full((3, len(count), len(nodes)), np.nan)
+        for power, (values, part) in enumerate(zip(whole, curve, strict=True)):
+            values[gene, node] = part * scale[gene] ** power
+        return Interpolant(nodes.astype(float), *whole, count - 1), scale
+
+
+def _flat(found: _Minimum) -> Bool[np.ndarray, "g"]:
+    """Profiles on which DESeq2's ascent stops before the optimum, or at the bound."""
+    return (found.curvature < FLAT) | (found.status == Status.AT_BOUND)
+
+
+def _put(
+    whole: Shaped[np.ndarray, "g"], at: Bool[np.ndarray, "g"], part: Shaped[np.ndarray, "k"]
+) -> Shaped[np.ndarray, "g"]:
+    """The same with some replaced."""
+    whole = whole.copy()
+    whole[at] = part
+    return whole
 
 
 def _bounded(alpha: Float[np.ndarray, "g"], n: int) -> Float[np.ndarray, "g"]:

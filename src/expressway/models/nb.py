@@ -85,10 +85,11 @@ def ridge_equation(beta: Float[Array, "g p"], alpha: Float[Array, "g"], e: Equat
 
 
 def likelihood(beta: Float[Array, "g p"], alpha: Float[Array, "g"], s: Samples) -> Score:
-    """Negative log-likelihood (terms in beta only), gradient and observed information; no clip.
+    """Negative log-likelihood (terms in beta only), gradient, observed and Fisher information.
 
     ``loss = sum (y + r) log(1 + alpha mu) - y (offset + x beta)`` with ``r = 1 / alpha``: convex
-    in beta, with weights ``mu (1 + alpha y) / (1 + alpha mu)²`` in the second derivative.
+    in beta, with weights ``mu (1 + alpha y) / (1 + alpha mu)²`` in the second derivative and
+    ``mu / (1 + alpha mu)`` in its expectation. Means are not raised.
     """
     alpha = alpha[None]
     eta = s.offset + s.x @ beta.T
@@ -99,6 +100,7 @@ def likelihood(beta: Float[Array, "g p"], alpha: Float[Array, "g"], s: Samples) 
         loss=jnp.sum(rows * ((s.y + 1.0 / alpha) * jnp.log1p(alpha * mu) - s.y * eta), axis=0),
         gradient=(rows * ((mu - s.y) * over)).T @ s.x,
         info=weighted_crossproduct(rows * mu * (1.0 + alpha * s.y) * over**2, s.x),
+        fisher=weighted_crossproduct(rows * mu * over, s.x),
     )
 
 
@@ -108,6 +110,7 @@ def ridge_likelihood(beta: Float[Array, "g p"], alpha: Float[Array, "g"], f: Sco
         f.loss + 0.5 * RIDGE * jnp.sum(beta**2, axis=-1),
         f.gradient + RIDGE * beta,
         f.info + RIDGE * jnp.eye(beta.shape[-1])[None],
+        f.fisher + RIDGE * jnp.eye(beta.shape[-1])[None],
     )
 
 
@@ -137,6 +140,7 @@ def coefficients(
     start: Float[np.ndarray, "g p"],
     alpha: Float[np.ndarray, "g"],
     genes: Int[np.ndarray, "g"],
+    nearby: Float[np.ndarray, "g p"] | None = None,
 ) -> Coefficients:
     """Coefficients given dispersions: `irls`, then `boxed` for the genes it cannot finish.
 
@@ -150,7 +154,10 @@ def coefficients(
         Dispersions.
     genes
         Their indices in the cohort.
+    nearby
+        Where `boxed` starts, if not there too: its minimum is the same from everywhere.
     """
+    nearby = start if nearby is None else nearby
     fit = solve(Irls(), equation, start, alpha, cohort, penalty=ridge_equation, genes=genes)
     beta, status = np.array(fit.theta), np.array(fit.status)
     left = np.flatnonzero(status != Status.OK)
@@ -159,7 +166,7 @@ def coefficients(
         caught = solve(
             solver,
             likelihood,
-            start[left],
+            nearby[left],
             alpha[left],
             cohort,
             penalty=ridge_likelihood,
