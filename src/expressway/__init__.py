@@ -1,6 +1,7 @@
 """Gene-expression analysis by M-estimation: fit a model fast, then differentiate the fit."""
 
 from . import datasets as datasets
+from . import federated as federated
 from . import get as get
 from . import io as io
 from . import pl as pl

@@ -2,22 +2,19 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import cast, get_args
+from typing import cast
 
 import anndata
-import numpy as np
 import pandas as pd
 
 from expressway import io
-from expressway.core.cohort import Cohort, Pooled, samples
-from expressway.io.contrast import Contrast, ContrastSpec
-from expressway.io.read import Counts
-from expressway.models import deseq, results
+from expressway.core.cohort import Pooled, samples
+from expressway.io.contrast import ContrastSpec
+from expressway.models import deseq
 from expressway.models.cells import groups
 from expressway.models.deseq import Settings as Settings
-from expressway.models.size_factors import Method
 
-from . import _store
+from . import _steps, _store
 
 logger = logging.getLogger(__name__)
 
@@ -80,23 +77,17 @@ def de(
     stored in ``uns[key]["warnings"]``.
     """
     clock = io.Clock(watch)
-    _check_settings(settings)
+    _steps.check_settings(settings)
     with clock.stage("design"):
         origin = _origin(adata, design, contrast, reference, layer)
         wanted = io.contrast(origin.coded, contrast)
         for doubt in origin.coded.warnings:
             logger.warning("%s", doubt)
-        rows = samples(_counts(adata, layer), origin.coded.matrix)
+        rows = samples(_steps.counts(adata, layer), origin.coded.matrix)
     fit, cohort = deseq.fit(Pooled(rows), groups(origin.coded.matrix), settings, clock.run)
-    doubts = list(origin.coded.warnings)
-    if fit.trend.kind == "mean":
-        doubts.append(
-            "the dispersion trend a0 + a1 / mean does not fit these genes: "
-            "their mean dispersion is used instead"
-        )
-        logger.warning("%s", doubts[-1])
+    doubts = [*origin.coded.warnings, *_steps.trend_doubts(fit)]
     with clock.stage("tests"):
-        table, found = _test(fit, cohort, wanted, adata.var_names)
+        table, found = _steps.test(fit, cohort, wanted, adata.var_names)
     _store.store_fit(adata, key, fit, origin)
     _store.store_samples(adata, key, cast("Pooled", cohort).rows)
     _store.store_results(adata, key, table, found, wanted.name)
@@ -126,9 +117,9 @@ def contrast(
         does not exist.
     """
     fit, origin = _store.load_fit(adata, key)
-    cohort = Pooled(samples(_counts(adata, origin.layer), origin.coded.matrix))
+    cohort = Pooled(samples(_steps.counts(adata, origin.layer), origin.coded.matrix))
     wanted = io.contrast(origin.coded, contrast)
-    table, found = _test(fit, cohort, wanted, adata.var_names)
+    table, found = _steps.test(fit, cohort, wanted, adata.var_names)
     _store.store_results(adata, key, table, found, wanted.name)
     return table
 
@@ -150,18 +141,10 @@ def check(
     io.InputError
         The design, one of the contrasts or a setting cannot be used.
     """
-    _check_settings(settings)
+    _steps.check_settings(settings)
     origin = _origin(adata, design, contrasts[0], reference, None)
     for spec in contrasts:
         io.contrast(origin.coded, spec)
-
-
-def _test(
-    fit: deseq.DESeqFit, cohort: Cohort, wanted: Contrast, genes: pd.Index
-) -> tuple[pd.DataFrame, results.Results]:
-    takers = results.Takers(wanted.constant, wanted.members)
-    found = results.results(fit, cohort, wanted.vector, takers)
-    return io.results_table(fit, found, genes), found
 
 
 def _origin(
@@ -175,55 +158,8 @@ def _origin(
     given = dict(reference or {})
     obs = pd.DataFrame(adata.obs)
     coded = io.design(formula, obs, given)
-    if contrast is None or isinstance(contrast, str) or len(contrast) != 3:
-        return _store.Origin(coded, given, layer)
-    factor, _, base = map(str, contrast)
-    # A factor or level that does not exist is for `io.contrast` to refuse.
-    levels = coded.levels.get(factor, ()) if factor in obs else ()
-    if factor not in given and base in levels[1:]:
-        given[factor] = base
+    base = _steps.base_level(contrast, coded, given)
+    if base:
+        given |= base
         coded = io.design(formula, obs, given)
     return _store.Origin(coded, given, layer)
-
-
-def _check_settings(settings: deseq.Settings) -> None:
-    """Refuse numbers out of range."""
-    if settings.size_factors not in get_args(Method):
-        needed = f"size_factors must be one of {', '.join(get_args(Method))}"
-        got = settings.size_factors
-    elif not 0 < settings.alpha < 1:
-        needed, got = "alpha must lie between 0 and 1", settings.alpha
-    elif settings.prior_variance is not None and not 0 < settings.prior_variance < np.inf:
-        needed, got = "the prior variance must be above 0", settings.prior_variance
-    elif settings.min_replicates < 3:
-        needed, got = "min_replicates must be 3 or more", settings.min_replicates
-    else:
-        return
-    msg = f"{needed}, but is {got}"
-    raise io.InputError(msg)
-
-
-def _counts(adata: anndata.AnnData, layer: str | None) -> np.ndarray:
-    """Checked counts, samples × genes."""
-    if layer is not None and layer not in adata.layers:
-        msg = f"there is no layer {layer!r}; the layers are {', '.join(adata.layers) or 'none'}"
-        raise io.InputError(msg)
-    name = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-    x = adata.X if layer is None else adata.layers[layer]
-    if not isinstance(x, Counts):
-        msg = (
-            f"{name} is {type(x).__name__}; counts must be a NumPy array or a SciPy matrix in "
-            "memory (an AnnData on disk has to_memory())"
-        )
-        raise io.InputError(msg)
-    io.check_counts(x, adata.var_names, adata.obs_names, name)
-    empty = np.flatnonzero(np.asarray(x.sum(axis=1)).ravel() == 0)
-    if 0 < len(empty) < adata.n_obs:
-        msg = (
-            f"{name}: sample {adata.obs_names[empty[0]]} has no counts ({len(empty)} such): "
-            "leave it out"
-        )
-        raise io.InputError(msg)
-    x = x if isinstance(x, np.ndarray) else x.toarray()
-    # NumPy's logarithm of a narrower type is not a double.
-    return x if x.dtype in (np.float64, np.int32, np.int64) else x.astype(np.float64)

@@ -10,19 +10,19 @@ DESIGN = ["--design", "~ batch + condition"]
 _STAGED = """
 import sys
 from expressway.cli import app
-de = sys.modules["expressway.cli.de"]
-inner = de._progress
-def loud(check):
+from expressway.cli import ends
+inner = ends.progress
+def loud(stages, check):
     from contextlib import contextmanager
     @contextmanager
     def wrapped():
-        with inner(check) as watch:
+        with inner(stages, check) as watch:
             def told(stage):
                 print(stage, file=sys.stdout, flush=True)
                 watch(stage)
             yield told
     return wrapped()
-de._progress = loud
+ends.progress = loud
 app(sys.argv[1:])
 """
 

@@ -6,6 +6,7 @@ import typer
 
 from expressway import __version__
 
+from . import federated
 from .de import EXAMPLE, de
 
 app = typer.Typer(
@@ -15,6 +16,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # frames leave half of 80 columns to the text
 )
 app.command(epilog=EXAMPLE)(de)
+app.add_typer(federated.app, name="federated")
 
 
 def _version(wanted: bool) -> bool:

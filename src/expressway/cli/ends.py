@@ -3,12 +3,13 @@
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from expressway import io
 
@@ -31,7 +32,9 @@ def one_line_errors() -> Iterator[None]:
 
 
 @contextmanager
-def interruptible() -> Iterator[Callable[[], None]]:
+def interruptible(
+    what_is_left: Callable[[], str] = lambda: "nothing was written",
+) -> Iterator[Callable[[], None]]:
     """An interrupt or a request to terminate ends in one line and exit code 128 + signal.
 
     Python ignores exceptions of some callbacks (JAX has one in the garbage collector), and an
@@ -64,7 +67,7 @@ def interruptible() -> Iterator[Callable[[], None]]:
     except BaseException as error:
         if not (received or isinstance(error, KeyboardInterrupt)):
             raise
-        say(error_console, "interrupted: nothing was written")
+        say(error_console, f"interrupted: {what_is_left()}")
         raise typer.Exit(128 + (received or [signal.SIGINT])[0]) from None
     finally:
         sys.unraisablehook = hook
@@ -90,3 +93,20 @@ def shown_warnings() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(printer)
+
+
+@contextmanager
+def progress(stages: Sequence[str], check: Callable[[], None]) -> Iterator[Callable[[str], None]]:
+    """A bar over the stages, on a terminal only."""
+    console = error_console
+    columns = (TextColumn("{task.description:23}"), BarColumn(), TimeElapsedColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task("", total=len(stages))
+
+        def watch(stage: str) -> None:
+            check()
+            progress.update(task, description=stage, completed=stages.index(stage.split(":")[0]))
+
+        yield watch

@@ -1,7 +1,7 @@
 """The folder of results."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import anndata
 import pandas as pd
 
-from expressway import get, io, pl, tl
+from expressway import get, io, pl
 from expressway.io.contrast import ContrastSpec
 
 # Letters of a contrast's name in the names of its files.
@@ -28,13 +28,16 @@ class Tested(NamedTuple):
 
 
 def tables(
-    adata: anndata.AnnData, specs: Sequence[ContrastSpec | None], clock: io.Clock
+    adata: anndata.AnnData,
+    specs: Sequence[ContrastSpec | None],
+    clock: io.Clock,
+    again: Callable[[anndata.AnnData, ContrastSpec | None], pd.DataFrame],
 ) -> list[Tested]:
     """The results of each contrast once, of which the first is tested already."""
     found: dict[str, Tested] = {}
     for i, spec in enumerate(specs):
         with clock.stage("tests"):
-            table = get.de(adata) if i == 0 else tl.contrast(adata, spec)
+            table = get.de(adata) if i == 0 else again(adata, spec)
         name = str(adata.uns["de"]["contrast"])
         threshold = float(adata.uns["de"]["filter_threshold"])
         found[name] = Tested(name, "", table, threshold)
@@ -49,9 +52,9 @@ def write(
     tested: Sequence[Tested],
     folder: Path,
     clock: io.Clock,
-    inputs: Sequence[Path | None],
+    inputs: Mapping[str, Any],
 ) -> None:
-    """Write everything into a folder.
+    """Write everything into a folder; what the run read, and more to record of it, comes first.
 
     One contrast is written as ``results.csv``, several as ``results_NAME.csv``; likewise figures.
     """
@@ -73,9 +76,12 @@ def write(
         for one in tested:
             io.write_table(one.table, folder / f"results{one.suffix}.csv")
         io.write_table(get.genes(adata), folder / "genes.csv")
-        io.write_table(get.samples(adata), folder / "samples.csv")
+        if adata.n_obs:
+            io.write_table(get.samples(adata), folder / "samples.csv")
     record = _record(adata, tested, clock, inputs)
-    names = [str(path.relative_to(folder).as_posix()) for path in folder.rglob("*.*")]
+    names = [
+        str(path.relative_to(folder).as_posix()) for path in folder.rglob("*.*") if path.is_file()
+    ]
     record["files"] = sorted([*names, "run.json"])
     io.write_json(record, folder / "run.json")
 
@@ -91,17 +97,16 @@ def _suffixes(names: Sequence[str]) -> list[str]:
 
 
 def _record(
-    adata: anndata.AnnData, tested: Sequence[Tested], clock: io.Clock, inputs: Sequence[Path | None]
+    adata: anndata.AnnData, tested: Sequence[Tested], clock: io.Clock, inputs: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Settings, versions, what was estimated from all genes, and what it cost."""
     stored = adata.uns["de"]
-    counts, samples = inputs
     memory = io.peak_memory()
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": io.versions(),
-        "input": {"counts": str(counts), "samples": None if samples is None else str(samples)},
-        "samples": adata.n_obs,
+        **inputs,
+        "samples": stored["samples"],
         "genes": adata.n_vars,
         "design": {
             "formula": stored["design"],

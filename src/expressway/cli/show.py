@@ -9,6 +9,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from expressway.run import Ledger
+
 from .ends import say
 from .folder import Tested
 
@@ -27,12 +29,12 @@ _STATUSES = {
 }
 
 
-def summary(adata: anndata.AnnData, tested: Sequence[Tested], counts: Path, out: Path) -> None:
+def summary(adata: anndata.AnnData, tested: Sequence[Tested], source: str, out: Path) -> None:
     """Counts of genes and the strongest ones of each contrast."""
     console = Console(highlight=False)
     stored = adata.uns["de"]
-    size = f"{adata.n_vars:,} genes x {adata.n_obs} samples"
-    say(console, f"{counts.name}: {size}, {stored['design']}")
+    size = f"{adata.n_vars:,} genes x {stored['samples']} samples"
+    say(console, f"{source}: {size}, {stored['design']}")
     for one in tested:
         say(console, f"\n{one.name}", "bold")
         _counts(console, one.table, float(stored["settings"]["alpha"]))
@@ -84,3 +86,10 @@ def _decimals(se: pd.Series) -> int:
     """Decimals that show two digits of the smallest standard error; three to eight."""
     positive = se[se > 0]
     return int(np.clip(1 - np.floor(np.log10(positive.min())), 3, 8)) if len(positive) else 3
+
+
+def rounds(ledger: Ledger) -> None:
+    """Rounds and bytes of an analysis across sites."""
+    console = Console(highlight=False)
+    up, down = (sum(part.values()) / 1e6 for part in (ledger.up, ledger.down))
+    say(console, f"{ledger.round} rounds; {up:,.1f} MB from the sites, {down:,.1f} MB to them")

@@ -48,6 +48,15 @@ def samples(counts: Array, design: Array) -> Samples:
     return Samples(counts, x, column, column + 1.0, np.ones(n), cell)
 
 
+class Ask(NamedTuple):
+    """A sum that is wanted: the arguments of `Cohort.sum`."""
+
+    statistic: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    shared: tuple[Any, ...] = ()
+    genes: Int[np.ndarray, "k"] | None = None
+
+
 @runtime_checkable
 class Cohort(Protocol):
     """Rows somewhere: in memory, on disk, at hospitals."""
@@ -87,6 +96,10 @@ class Cohort(Protocol):
         genes
             Indices of the genes to evaluate; all when not given.
         """
+        ...
+
+    def sums(self, *asks: Ask) -> list[Any]:
+        """Several sums, in one message where rows are elsewhere."""
         ...
 
     def map(
@@ -178,6 +191,9 @@ class Pooled:
 
     def sum(self, statistic, *args, shared=(), genes=None):  # noqa: D102
         return self.collect(compiled(statistic), *args, shared=shared, genes=genes)
+
+    def sums(self, *asks: Ask) -> list[Any]:  # noqa: D102
+        return [self.sum(a.statistic, *a.args, shared=a.shared, genes=a.genes) for a in asks]
 
     def collect(self, fn, *args, shared=(), genes=None):  # noqa: D102
         index = np.arange(self.genes) if genes is None else np.asarray(genes)

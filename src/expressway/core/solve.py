@@ -11,7 +11,7 @@ import numpy as np
 
 from expressway._types import Array, Bool, Int
 
-from .cohort import LARGEST, Cohort, Pooled, blocks, compiled, rows_of
+from .cohort import LARGEST, Ask, Cohort, Pooled, blocks, compiled, rows_of
 
 # Steps between two looks at which genes are done. Most genes need four or five: fewer steps
 # repack more often, more steps compute more finished genes.
@@ -47,6 +47,10 @@ class Solver(Protocol):
     @property
     def max_steps(self) -> int:
         """Evaluations after which a gene is given up."""
+        ...
+
+    def _replace(self, **settings: Any) -> "Solver":
+        """The same with other settings: a solver is a NamedTuple."""
         ...
 
     def init(self, theta0: Any) -> Any:
@@ -114,30 +118,88 @@ def solve(
         With numpy leaves. A gene that fails has a status, never an exception.
     """
     index = np.arange(cohort.genes) if genes is None else np.asarray(genes)
-    # Functions are compiled for a solver, however many steps it may take.
-    kernel = solver._replace(max_steps=0)
+    run = _run_of(solver, statistic, penalty)
     if isinstance(theta0, Known):
         state, sums = solver.init(theta0.theta), theta0.sums
-        state = _in_blocks(functools.partial(_step, kernel, None), state, hyper, sums)
+        state = _in_blocks(functools.partial(_step, run.solver, None), state, hyper, sums)
     else:
         state = solver.init(theta0)
     state = jax.tree.map(np.array, state)
     advance = _packed if isinstance(cohort, Pooled) else _rounds
     steps = np.zeros(len(index), dtype=np.int64)
     if len(index):
-        run = _Run(kernel, solver.max_steps, statistic, penalty)
         state, steps = advance(run, state, hyper, cohort, index)
+    return _fit(run, solver, state, hyper, steps)
+
+
+def _run_of(solver, statistic, penalty) -> "_Run":
+    # Functions are compiled for a solver, however many steps it may take.
+    return _Run(solver._replace(max_steps=0), solver.max_steps, statistic, penalty)
+
+
+def _fit(run: "_Run", solver: Solver, state: Any, hyper: Any, steps: Any) -> Fit:
     outcome = jax.tree.map(np.asarray, solver.outcome(state))
-    name = None if penalty is None else penalty.__name__
     return Fit(
         theta=outcome.theta,
         hyper=hyper,
         status=outcome.status,
         state=state,
         steps=steps,
-        statistic=statistic.__name__,
-        penalty=name,
+        statistic=run.statistic.__name__,
+        penalty=None if run.penalty is None else run.penalty.__name__,
     )
+
+
+class Problem(NamedTuple):
+    """What `solve` takes: solver, statistic, start and penalty; all genes have the same hyper."""
+
+    solver: Any
+    statistic: Callable[..., Any]
+    theta0: Any
+    penalty: Callable[..., Any] | None = None
+
+
+def relay(
+    first: Problem,
+    second: Problem,
+    hyper: Any,
+    cohort: Cohort,
+    genes: Int[np.ndarray, "g"],
+) -> tuple[Fit, Fit, Int[np.ndarray, "k"]]:
+    """Fit of every gene, fit by a second solver of those the first gave up, and which those are.
+
+    Where rows are elsewhere a gene goes to the second as soon as the first gives it up, and both
+    share their messages.
+    """
+    if isinstance(cohort, Pooled):
+        fit = _solved(first, first.theta0, hyper, cohort, genes)
+        left = np.flatnonzero(fit.status != Status.OK)
+        start = rows_of(second.theta0, left)
+        return fit, _solved(second, start, rows_of(hyper, left), cohort, genes[left]), left
+    both = (first, second)
+    runs = [_run_of(p.solver, p.statistic, p.penalty) for p in both]
+    states = [jax.tree.map(np.array, p.solver.init(p.theta0)) for p in both]
+    steps = [np.zeros(len(genes), dtype=np.int64) for _ in both]
+    waiting = [np.arange(len(genes)), np.arange(0)]
+    left = waiting[1]
+    while len(waiting[0]) or len(waiting[1]):
+        live = [k for k in (0, 1) if len(waiting[k])]
+        asks = [_ask(runs[k], states[k], hyper, genes, waiting[k]) for k in live]
+        ended = waiting[0]
+        for k, sums in zip(live, cohort.sums(*asks), strict=True):
+            waiting[k] = _moved(runs[k], states[k], hyper, steps[k], waiting[k], sums)
+        ended = np.setdiff1d(ended, waiting[0])
+        failed = ended[first.solver.outcome(states[0]).status[ended] != Status.OK]
+        waiting[1] = np.union1d(waiting[1], failed)
+        left = np.union1d(left, failed)
+    fit = _fit(runs[0], first.solver, states[0], hyper, steps[0])
+    state, of_left = rows_of(states[1], left), rows_of(hyper, left)
+    return fit, _fit(runs[1], second.solver, state, of_left, steps[1][left]), left
+
+
+def _solved(problem: Problem, theta0: Any, hyper: Any, cohort: Cohort, genes: Any) -> Fit:
+    p = problem
+    return solve(p.solver, p.statistic, theta0, hyper, cohort, penalty=p.penalty, genes=genes)
 
 
 class Known(NamedTuple):
@@ -249,17 +311,27 @@ def _rounds(run, state, hyper, cohort, index):
     """One round trip a step, all unfinished genes in one message."""
     steps = np.zeros(len(index), dtype=np.int64)
     waiting = np.flatnonzero(~np.asarray(run.solver.done(state)))
-    for _ in range(run.max_steps):
-        if not len(waiting):
-            break
-        old, with_hyper = rows_of(state, waiting), rows_of(hyper, waiting)
-        sums = cohort.sum(run.statistic, old.trial, with_hyper, genes=index[waiting])
-        new = _in_blocks(functools.partial(_step, run.solver, run.penalty), old, with_hyper, sums)
-        for whole, part in zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True):
-            whole[waiting] = part
-        steps[waiting] += 1
-        waiting = waiting[~np.asarray(run.solver.done(new))]
+    while len(waiting):
+        sums = cohort.sums(_ask(run, state, hyper, index, waiting))[0]
+        waiting = _moved(run, state, hyper, steps, waiting, sums)
     return state, steps
+
+
+def _ask(run, state, hyper, index, waiting) -> Ask:
+    """What the unfinished genes want to know."""
+    trial = rows_of(state.trial, waiting)
+    return Ask(run.statistic, (trial, rows_of(hyper, waiting)), genes=index[waiting])
+
+
+def _moved(run, state, hyper, steps, waiting, sums) -> Int[np.ndarray, "k"]:
+    """Move the unfinished genes, in place; those of them that are not finished yet."""
+    step = functools.partial(_step, run.solver, run.penalty)
+    new = _in_blocks(step, rows_of(state, waiting), rows_of(hyper, waiting), sums)
+    for whole, part in zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True):
+        whole[waiting] = part
+    steps[waiting] += 1
+    unfinished = ~np.asarray(run.solver.done(new)) & (steps[waiting] < run.max_steps)
+    return waiting[unfinished]
 
 
 def _in_blocks(fn, *trees):

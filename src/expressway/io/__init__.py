@@ -9,8 +9,10 @@ from .design import design as design
 from .read import check_counts as check_counts
 from .read import read_counts as read_counts
 from .record import Clock as Clock
+from .record import digest as digest
 from .record import peak_memory as peak_memory
 from .record import versions as versions
+from .sites import read_sites as read_sites
 from .tables import coefficients_table as coefficients_table
 from .tables import genes_table as genes_table
 from .tables import results_table as results_table

@@ -102,6 +102,46 @@ def design(
     return Design(formula, matrix, names, spec, levels, doubts)
 
 
+def design_columns(formula: str, samples: pd.DataFrame) -> dict[str, bool]:
+    """Return the columns that a formula uses, in its order, and whether each stands inside C().
+
+    Raises
+    ------
+    InputError
+        A formula that cannot be read; a column that is not there or lacks a value.
+    """
+    parsed = _parse(formula)
+    columns = _columns(parsed, samples)
+    _refuse_missing(samples, columns)
+    coded = {
+        variable
+        for factor in _factors(parsed)
+        if factor.eval_method is Factor.EvalMethod.PYTHON and factor.expr.startswith("C(")
+        for variable in _python_variables(factor.expr)
+    }
+    return {column: column in coded for column in columns}
+
+
+def refuse_totals(
+    formula: str, crossproduct: Float[np.ndarray, "p p"], names: Sequence[str], count: int
+) -> None:
+    """Refuse a design by ``X'X`` and the number of samples, as `design` does by its matrix.
+
+    Raises
+    ------
+    InputError
+        No residual degrees of freedom; columns that are zero; linearly dependent columns.
+    """
+    # A matrix of `count` rows with the same X'X, none of which is a sample's.
+    length = np.sqrt(np.diag(crossproduct))
+    unit = np.where(length > 0, length, 1.0)
+    value, vector = np.linalg.eigh(crossproduct / np.outer(unit, unit))
+    root = (vector * np.sqrt(np.maximum(value, 0.0))).T * length
+    matrix = np.zeros((count, len(names)))
+    matrix[: min(count, len(root))] = root[-count:]
+    _refuse_matrix(formula, matrix, names, pd.RangeIndex(count))
+
+
 def weighted_sum(weights: Float[np.ndarray, " p"], names: Sequence[str]) -> str:
     """Return `weights @ names` as one reads it: `a - 0.5 b`."""
     text = ""

@@ -1,5 +1,6 @@
 """What a run was and what it cost: versions, seconds, memory."""
 
+import hashlib
 import importlib.metadata
 import platform
 import re
@@ -9,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
+
+import numpy as np
 
 try:
     import resource
@@ -71,3 +74,12 @@ def peak_memory() -> float | None:
         return None
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage: bytes on macOS, kB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """BLAKE2b of the values of some arrays."""
+    found = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        found.update(str(array.shape).encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from expressway._types import Array, Bool, Float, Int
-from expressway.core.cohort import Cohort, Samples
+from expressway.core.cohort import Ask, Cohort, Samples
 from expressway.core.order import Groups
 
 from . import dispersion, nb, outliers, trend
@@ -189,13 +189,18 @@ def _moments(cohort: Cohort, n: int, genes: Int[np.ndarray, "k"]) -> _Moments:
     linear = np.linalg.solve(sums.normal, sums.linear[..., None])[..., 0]
     begin = np.linalg.solve(sums.normal, sums.log[..., None])[..., 0]
     center = sums.mean / n
-    second = cohort.sum(dispersion.spread, center, linear, genes=genes)
+    tried = nb.directions(sums.normal, sums.positive, sums.total)
+    asks = [Ask(dispersion.spread, (center, linear), genes=genes)]
+    if len(tried.genes):
+        asks.append(Ask(nb.sides, (tried.direction,), genes=genes[tried.genes]))
+    second, *found = cohort.sums(*asks)
+    against = found[0].against if found else np.zeros(0)
     return _Moments(
         bulk=outliers.Bulk(center, second.square / (n - 1)),
         linear=linear,
         begin=begin,
         initial=dispersion.start(sums, second, n, cohort.coefficients),
-        unsupported=nb.unsupported(cohort, sums.normal, sums.positive, sums.total, genes),
+        unsupported=nb.unsupported(tried, against, len(genes)),
     )
 
 

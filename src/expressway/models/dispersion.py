@@ -237,22 +237,22 @@ def gene_wise(
     still = square[free] < 1e4 * TOLERANCE
     left = found.status == Status.NOT_CONVERGED
     tabled = np.flatnonzero(left | still | _flat(found))
+    bounds = (MIN_DISPERSION, max_dispersion(n))
+    alpha, status = initial.copy(), np.full(g, int(Status.AT_BOUND))
+    slow = np.zeros(g, bool)
     if len(tabled):
-        bounds = (MIN_DISPERSION, max_dispersion(n))
         table = profiles.table(ascent.nodes(bounds[1]), free[tabled])
         begin = table.take(np.flatnonzero(left[tabled])).downhill(found.log_alpha[left])
         more = profiles.minimum(begin, free[left])
         found = _Minimum(*(_put(a, left, b) for a, b in zip(found, more, strict=True)))
-    flat = still | _flat(found)
-    alpha, status = initial.copy(), np.full(g, int(Status.AT_BOUND))
-    alpha[free], status[free] = np.exp(found.log_alpha), found.status
-    slow = np.flatnonzero(flat[tabled])
-    if len(slow):
-        at = free[tabled[slow]]
-        alpha[at] = ascent.gene_wise(table.take(slow), initial[at], bounds)
+        flat = np.flatnonzero((still | _flat(found))[tabled])
+        at = free[tabled[flat]]
+        slow[at] = True
+        alpha[at] = ascent.gene_wise(table.take(flat), initial[at], bounds)
+    status[free] = found.status
     risen = first.loss[free] - found.loss >= TOLERANCE * np.abs(first.loss[free])
-    kept = free[~risen & ~flat]
-    alpha[kept] = initial[kept]
+    moved = free[risen & ~slow[free]]
+    alpha[moved] = np.exp(found.log_alpha[np.searchsorted(free, moved)])
     return Dispersions(_bounded(alpha, n), status)
 
 
@@ -350,7 +350,9 @@ class _Profiles(NamedTuple):
         """Some genes on nodes that are the same for all."""
         curve = self.at(np.tile(nodes, len(some)), np.repeat(some, len(nodes)))
         last = np.full(len(some), len(nodes) - 1)
-        return Interpolant(nodes, *(a.reshape(len(some), len(nodes)) for a in curve), last)
+        shape = (len(some), len(nodes))
+        loss, slope, curvature = (np.asarray(a).reshape(shape) for a in curve)
+        return Interpolant(nodes, loss, slope, curvature, last)
 
     def between(
         self, lower: Float[np.ndarray, "g"], upper: Float[np.ndarray, "g"]
@@ -364,7 +366,8 @@ class _Profiles(NamedTuple):
         whole = np.full((3, len(count), len(nodes)), np.nan)
         for power, (values, part) in enumerate(zip(whole, curve, strict=True)):
             values[gene, node] = part * scale[gene] ** power
-        return Interpolant(nodes.astype(float), *whole, count - 1), scale
+        loss, slope, curvature = whole
+        return Interpolant(nodes.astype(float), loss, slope, curvature, count - 1), scale
 
 
 def _flat(found: _Minimum) -> Bool[np.ndarray, "g"]:

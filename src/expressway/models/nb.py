@@ -14,7 +14,7 @@ from expressway._types import Array, Bool, Float, Int
 from expressway.core.boxed import Boxed, Score
 from expressway.core.cohort import Cohort, Samples
 from expressway.core.irls import Equation, Irls
-from expressway.core.solve import Status, solve
+from expressway.core.solve import Problem, relay
 
 # DESeq2 R/core.R, minmu: means below it are raised inside weights, response and errors.
 MIN_MU = 0.5
@@ -22,13 +22,19 @@ MIN_MU = 0.5
 RIDGE = 1e-6 / np.log(2) ** 2
 # DESeq2 R/core.R, fitNbinomGLMsOptim: `large` = 30 on the log2 scale.
 BOX = 30 * float(np.log(2))
+# exp of it, squared and times a count is still a number: at a site no trial point may overflow.
+FARTHEST = 300.0
 # Eigenvalues and projections of designs of order one below this are rounding.
 SIDE = 1e-9
 
 
 def mean(beta: Float[Array, "g p"], s: Samples) -> Float[Array, "n g"]:
-    """Means ``exp(offset + x beta)``."""
-    return jnp.exp(s.offset + s.x @ beta.T)
+    """Means ``exp(offset + x beta)``, finite at any trial point."""
+    return jnp.exp(_log_mean(beta, s))
+
+
+def _log_mean(beta: Float[Array, "g p"], s: Samples) -> Float[Array, "n g"]:
+    return jnp.clip(s.offset + s.x @ beta.T, -FARTHEST, FARTHEST)
 
 
 def row_weight(s: Samples) -> Float[Array, "n #g"]:
@@ -92,7 +98,7 @@ def likelihood(beta: Float[Array, "g p"], alpha: Float[Array, "g"], s: Samples) 
     ``mu / (1 + alpha mu)`` in its expectation. Means are not raised.
     """
     alpha = alpha[None]
-    eta = s.offset + s.x @ beta.T
+    eta = _log_mean(beta, s)
     mu = jnp.exp(eta)
     over = 1.0 / (1.0 + alpha * mu)
     rows = row_weight(s)
@@ -158,21 +164,11 @@ def coefficients(
         Where `boxed` starts, if not there too: its minimum is the same from everywhere.
     """
     nearby = start if nearby is None else nearby
-    fit = solve(Irls(), equation, start, alpha, cohort, penalty=ridge_equation, genes=genes)
+    easy = Problem(Irls(), equation, start, ridge_equation)
+    hard = Problem(Boxed(bound=BOX), likelihood, nearby, ridge_likelihood)
+    fit, caught, left = relay(easy, hard, alpha, cohort, genes)
     beta, status = np.array(fit.theta), np.array(fit.status)
-    left = np.flatnonzero(status != Status.OK)
-    if len(left):
-        solver = Boxed(bound=BOX)
-        caught = solve(
-            solver,
-            likelihood,
-            nearby[left],
-            alpha[left],
-            cohort,
-            penalty=ridge_likelihood,
-            genes=genes[left],
-        )
-        beta[left], status[left] = caught.theta, caught.status
+    beta[left], status[left] = caught.theta, caught.status
     boxed = np.zeros(len(genes), bool)
     boxed[left] = True
     return Coefficients(beta, status, boxed)
@@ -211,21 +207,27 @@ def sides(direction: Float[Array, "g p"], s: Samples) -> Sides:
     return Sides(jnp.sum(wrong, axis=0, dtype=float))
 
 
-def unsupported(
-    cohort: Cohort,
+class Directions(NamedTuple):
+    """A direction to try for each gene that may be separated."""
+
+    genes: Int[np.ndarray, "k"]
+    direction: Float[np.ndarray, "k p"]
+    onto: Float[np.ndarray, "k p p"]
+    """Projector on the null space it was taken from."""
+
+
+def directions(
     normal: Float[np.ndarray, "g p p"],
     positive: Float[np.ndarray, "g p p"],
     total: Float[np.ndarray, "g p"],
-    genes: Int[np.ndarray, "g"],
-) -> Float[np.ndarray, "g p p"]:
-    """Projector on each gene's directions of separation; 0 for a gene that has none.
+) -> Directions:
+    """Directions in which the likelihood may rise for ever.
 
-    The likelihood has no finite maximum when some d has ``x d = 0`` for every sample with a count
-    and ``x d <= 0``, not always 0, for the others (Albert & Anderson 1984, Biometrika 71:1). Such
-    d lie in the null space N of ``sum x x'`` over samples with a count. The one tried comes
-    nearest, by least squares in N, to ``x d = -1`` for every sample without a count; it is always
-    one where those samples' rows can move independently, as in a factorial design. If it is one,
-    no direction of N is estimable.
+    It has no finite maximum when some d has ``x d = 0`` for every sample with a count and
+    ``x d <= 0``, not always 0, for the others (Albert & Anderson 1984, Biometrika 71:1). Such d
+    lie in the null space N of ``sum x x'`` over samples with a count. The one tried comes nearest,
+    by least squares in N, to ``x d = -1`` for every sample without a count; it is always one where
+    those samples' rows can move independently, as in a factorial design.
 
     Parameters
     ----------
@@ -233,17 +235,32 @@ def unsupported(
         ``sum x x'`` over all rows and over those with a count, ``sum x`` over all rows
         (`dispersion.moments`).
     """
-    projector = np.zeros_like(positive)
     value, vector = np.linalg.eigh(positive)
     null = value <= SIDE * np.maximum(value[:, -1:], 1.0)
     some = np.flatnonzero(np.any(null, axis=1))
-    if len(some):
-        basis = vector[some] * null[some][:, None, :]
-        onto = basis @ np.swapaxes(basis, 1, 2)
-        without = onto @ (normal - positive)[some] @ onto
-        inverse = np.linalg.pinv(without, rcond=SIDE, hermitian=True)
-        direction = np.einsum("gpq,gq->gp", inverse @ onto, total[some])
-        against = np.asarray(cohort.sum(sides, direction, genes=genes[some]).against)
-        separated = (against == 0) & np.any(np.abs(direction) > SIDE, axis=1)
-        projector[some] = onto * separated[:, None, None]
+    basis = vector[some] * null[some][:, None, :]
+    onto = basis @ np.swapaxes(basis, 1, 2)
+    without = onto @ (normal - positive)[some] @ onto
+    inverse = np.linalg.pinv(without, rcond=SIDE, hermitian=True)
+    return Directions(some, np.einsum("gpq,gq->gp", inverse @ onto, total[some]), onto)
+
+
+def unsupported(
+    tried: Directions, against: Float[np.ndarray, "k"], count: int
+) -> Float[np.ndarray, "g p p"]:
+    """Projector on each gene's directions of separation; 0 for a gene that has none.
+
+    If the direction tried is one, no direction of its null space is estimable.
+
+    Parameters
+    ----------
+    tried, against
+        Directions, and how many samples lie on their wrong side (`sides`).
+    count
+        Number of genes.
+    """
+    p = tried.direction.shape[1]
+    projector = np.zeros((count, p, p))
+    separated = (against == 0) & np.any(np.abs(tried.direction) > SIDE, axis=1)
+    projector[tried.genes] = tried.onto * separated[:, None, None]
     return projector

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from expressway.core.cohort import Pooled, Samples
+from expressway.core.cohort import Ask, Pooled, Samples
 
 
 class Sites:
@@ -42,8 +42,11 @@ class Sites:
         return False
 
     def sum(self, statistic, *args, shared=(), genes=None):  # noqa: D102
+        return self.sums(Ask(statistic, args, shared, genes))[0]
+
+    def sums(self, *asks: Ask):  # noqa: D102
         self.rounds += 1
-        parts = [site.sum(statistic, *args, shared=shared, genes=genes) for site in self._sites]
+        parts = [site.sums(*asks) for site in self._sites]
         return jax.tree.map(lambda *a: np.sum(a, axis=0), *parts)
 
     def map(self, fn, *args, shared=(), genes=None) -> "Sites":  # noqa: D102

@@ -1,0 +1,106 @@
+"""Steps that an analysis of one table and one of several sites share."""
+
+import logging
+from typing import get_args
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from expressway import io
+from expressway.core.cohort import Cohort
+from expressway.io.contrast import Contrast, ContrastSpec
+from expressway.io.design import Design
+from expressway.io.read import Counts
+from expressway.models import deseq, results
+from expressway.models.size_factors import Method
+
+logger = logging.getLogger(__name__)
+
+
+def test(
+    fit: deseq.DESeqFit, cohort: Cohort, wanted: Contrast, genes: pd.Index
+) -> tuple[pd.DataFrame, results.Results]:
+    """Table of a contrast, and what else was found of it."""
+    takers = results.Takers(wanted.constant, wanted.members)
+    found = results.results(fit, cohort, wanted.vector, takers)
+    return io.results_table(fit, found, genes), found
+
+
+def check_settings(settings: deseq.Settings) -> None:
+    """Refuse numbers out of range.
+
+    Raises
+    ------
+    InputError
+        One is.
+    """
+    if settings.size_factors not in get_args(Method):
+        needed = f"size_factors must be one of {', '.join(get_args(Method))}"
+        got = settings.size_factors
+    elif not 0 < settings.alpha < 1:
+        needed, got = "alpha must lie between 0 and 1", settings.alpha
+    elif settings.prior_variance is not None and not 0 < settings.prior_variance < np.inf:
+        needed, got = "the prior variance must be above 0", settings.prior_variance
+    elif settings.min_replicates < 3:
+        needed, got = "min_replicates must be 3 or more", settings.min_replicates
+    else:
+        return
+    msg = f"{needed}, but is {got}"
+    raise io.InputError(msg)
+
+
+def counts(adata: anndata.AnnData, layer: str | None, owner: str = "adata") -> np.ndarray:
+    """Checked counts, samples × genes, of an AnnData that messages call its owner.
+
+    Raises
+    ------
+    InputError
+        They are no counts, or a sample has none.
+    """
+    if layer is not None and layer not in adata.layers:
+        msg = f"there is no layer {layer!r}; the layers are {', '.join(adata.layers) or 'none'}"
+        raise io.InputError(msg)
+    name = f"{owner}.X" if layer is None else f"{owner}.layers[{layer!r}]"
+    x = adata.X if layer is None else adata.layers[layer]
+    if not isinstance(x, Counts):
+        msg = (
+            f"{name} is {type(x).__name__}; counts must be a NumPy array or a SciPy matrix in "
+            "memory (an AnnData on disk has to_memory())"
+        )
+        raise io.InputError(msg)
+    io.check_counts(x, adata.var_names, adata.obs_names, name)
+    empty = np.flatnonzero(np.asarray(x.sum(axis=1)).ravel() == 0)
+    if 0 < len(empty) < adata.n_obs:
+        msg = (
+            f"{name}: sample {adata.obs_names[empty[0]]} has no counts ({len(empty)} such): "
+            "leave it out"
+        )
+        raise io.InputError(msg)
+    x = x if isinstance(x, np.ndarray) else x.toarray()
+    # NumPy's logarithm of a narrower type is not a double.
+    return x if x.dtype in (np.float64, np.int32, np.int64) else x.astype(np.float64)
+
+
+def base_level(
+    contrast: ContrastSpec | None, coded: Design, given: dict[str, str]
+) -> dict[str, str]:
+    """The reference level that a (factor, level, reference level) asks for, if it is another."""
+    if contrast is None or isinstance(contrast, str) or len(contrast) != 3:
+        return {}
+    factor, _, base = map(str, contrast)
+    # A factor or level that does not exist is for `io.contrast` to refuse.
+    later = coded.levels.get(factor, ())[1:]
+    return {factor: base} if factor not in given and base in later else {}
+
+
+def trend_doubts(fit: deseq.DESeqFit) -> list[str]:
+    """One line, logged too, where the trend fell back to the mean."""
+    if fit.trend.kind != "mean":
+        return []
+    doubt = (
+        "the dispersion trend a0 + a1 / mean does not fit these genes: "
+        "their mean dispersion is used instead"
+    )
+    logger.warning("%s", doubt)
+    return [doubt]

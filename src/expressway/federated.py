@@ -1,0 +1,301 @@
+"""Differential expression across sites that show totals only: the protocol, in one process.
+
+The statistics are those of `tl.de`, and so are the numbers, to rounding; only where the rows live
+is another matter. Before any number moves the sites agree on genes, levels and the design
+(`io.agreement`); then nothing but the sums of `run.protocol.STATISTICS` leaves a site.
+"""
+
+import json
+import logging
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import anndata
+import jax
+import numpy as np
+import pandas as pd
+
+from expressway import io
+from expressway.core.cohort import Pooled, samples
+from expressway.core.order import Groups
+from expressway.io.agreement import Agreement, Census, Coded, agree, code, describe, take
+from expressway.io.contrast import ContrastSpec
+from expressway.models import deseq, nb
+from expressway.run import Federation, Ledger, Site
+
+from . import _steps, _store, get
+
+logger = logging.getLogger(__name__)
+
+
+class Rules(NamedTuple):
+    """What the sites insist on before anything leaves them."""
+
+    min_sites: int = 2
+    min_samples: int = 3
+    """Samples of all sites together in every combination of levels that there is."""
+    common_genes: bool = False
+    """Use the genes that all sites have; otherwise different genes are refused."""
+
+
+class Kept(NamedTuple):
+    """What stays at a site."""
+
+    samples: pd.DataFrame
+    """Size factor and library size of each of its samples."""
+    fitted: pd.DataFrame
+    """Means that the model gives its samples of each gene (counts); NaN for genes not fitted."""
+
+
+class Run(NamedTuple):
+    """An analysis of several sites: what a coordinator may have, and the sites to ask more of."""
+
+    adata: anndata.AnnData
+    """Genes and no samples; results where `get` finds them."""
+    cohort: Federation
+    fit: deseq.DESeqFit
+    agreement: Agreement
+    cells: pd.DataFrame
+    """Samples of each site in each combination of levels."""
+    ledger: Ledger
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Results of the last contrast tested, as of `tl.de`."""
+        return get.de(self.adata)
+
+    @property
+    def rounds(self) -> int:
+        """Round trips, of one message to every site each, so far."""
+        return self.ledger.round
+
+    @property
+    def disclosure(self) -> pd.DataFrame:
+        """Every total that left a site (`run.federation.Left`)."""
+        return pd.DataFrame(self.ledger.left)
+
+
+def simulate(
+    sites: Mapping[str, anndata.AnnData],
+    design: str,
+    contrast: ContrastSpec | None = None,
+    *,
+    reference: Mapping[str, str] | None = None,
+    settings: deseq.Settings = deseq.DEFAULTS,
+    rules: Rules = Rules(),  # noqa: B008 (immutable)
+    clock: io.Clock | None = None,
+    kept: Callable[[Mapping[str, Any]], deseq.Stage] = lambda _: deseq.at_once,
+) -> Run:
+    """Differential expression across sites, every message as it would be between them.
+
+    Parameters
+    ----------
+    sites
+        Name to samples × genes with raw counts in ``X``. A site may lack levels, have one sample,
+        or genes without a count.
+    design, contrast, reference, settings
+        As for `tl.de`. The rule that keeps an outlier's gene if three samples have more counts
+        needs single samples and is off (``Settings.keep_if_larger``).
+    rules
+        What the sites insist on.
+    clock
+        Times the stages.
+    kept
+        Given what the run is, how to run a stage: `run.Checkpoint` reads it back from a disk.
+
+    Raises
+    ------
+    io.InputError
+        Sites are too few or differ in genes or columns, a design cell has fewer samples than the
+        rules ask for, or whatever `tl.de` refuses.
+    run.ProtocolError
+        A site sent what is not finite, of another shape or of another round.
+    """
+    clock = clock or io.Clock()
+    _steps.check_settings(settings)
+    with clock.stage("agreement"):
+        agreed = _agreed(sites, design, contrast, dict(reference or {}), rules)
+        agreement, reference, enrolled = agreed
+        wanted = io.contrast(agreement.design, contrast)
+        for doubt in agreement.design.warnings:
+            logger.warning("%s", doubt)
+        cells = take([one.census for one in enrolled.values()], agreement, rules.min_samples)
+        numbers, groups = _design_cells([one.census for one in enrolled.values()])
+        members = [
+            _member(name, sites[name], agreement, one, numbers) for name, one in enrolled.items()
+        ]
+        ledger = _ledger(sites, design, agreement, enrolled, cells)
+    p, g = len(agreement.design.names), len(agreement.genes)
+    settings = settings._replace(keep_if_larger=False)
+    stage = kept(_identity(agreement, settings, members))
+
+    def counted(name: str, compute: Callable[[], Any]) -> Any:
+        """A stage of which also the ledger's pages are kept."""
+        ledger.stage = name
+
+        def with_pages() -> Any:
+            return compute(), ledger.said()
+
+        result, said = clock.run(name, lambda: stage(name, with_pages))
+        ledger.restore(said)
+        return result
+
+    fit, cohort = deseq.fit(Federation(members, g, p, ledger), groups, settings, counted)
+    doubts = [*agreement.design.warnings, *_steps.trend_doubts(fit)]
+    ledger.stage = "tests"
+    genes = pd.Index(agreement.genes)
+    with clock.stage("tests"):
+        table, found = _steps.test(fit, cohort, wanted, genes)
+    adata = anndata.AnnData(np.zeros((0, g)), var=pd.DataFrame(index=genes))
+    nobody = agreement.design.matrix[:0]
+    coded = agreement.design.__class__(**{**vars(agreement.design), "matrix": nobody})
+    _store.store_fit(adata, "de", fit, _store.Origin(coded, reference, None))
+    # A largest distance is one sample's: `flagged` counts them instead.
+    adata.varm["de_genes"] = io.genes_table(fit, genes).drop(columns="max_cooks")
+    _store.store_results(adata, "de", table, found, wanted.name)
+    adata.uns["de"] |= {"seconds": clock.seconds, "warnings": doubts}
+    return Run(adata, cast("Federation", cohort), fit, agreement, cells, ledger)
+
+
+def contrast(run: Run, contrast: ContrastSpec | None = None) -> pd.DataFrame:
+    """Table for another contrast of a run, without a refit: one round.
+
+    Raises
+    ------
+    io.InputError
+        The contrast does not exist.
+    """
+    wanted = io.contrast(run.agreement.design, contrast)
+    run.ledger.stage = "tests"
+    table, found = _steps.test(run.fit, run.cohort, wanted, run.adata.var_names)
+    _store.store_results(run.adata, "de", table, found, wanted.name)
+    return table
+
+
+def stays(run: Run, site: str, names: Sequence[str]) -> Kept:
+    """What stays at a site: computed there, from what the coordinator sent.
+
+    Parameters
+    ----------
+    names
+        Of the site's samples.
+    """
+    one = next(s for s in run.cohort.sites if s.name == site)
+    assert isinstance(one, Site)
+    rows = one.rows.rows
+    mean = np.asarray(jax.jit(nb.mean)(run.fit.gene.beta, rows))
+    library = np.asarray(rows.y).sum(axis=1, dtype=float).astype(int)
+    table = io.samples_table(np.asarray(rows.offset)[:, 0], library, pd.Index(names))
+    return Kept(table, pd.DataFrame(mean, index=table.index, columns=run.adata.var_names))
+
+
+def _agreed(
+    sites: Mapping[str, anndata.AnnData],
+    formula: str,
+    contrast: ContrastSpec | None,
+    reference: dict[str, str],
+    rules: Rules,
+) -> tuple[Agreement, dict[str, str], dict[str, Coded]]:
+    """What the sites agree on, and each one's samples coded by it."""
+    if len(sites) < rules.min_sites:
+        message = (
+            f"{len(sites)} site{'' if len(sites) == 1 else 's'}; at least {rules.min_sites} are "
+            "needed (--min-sites)"
+        )
+        raise io.InputError(message)
+    descriptions = [describe(name, adata, formula) for name, adata in sites.items()]
+    agreement = agree(descriptions, formula, reference, intersect=rules.common_genes)
+    base = _steps.base_level(contrast, agreement.design, reference)
+    if base:
+        reference |= base
+        agreement = agree(descriptions, formula, reference, intersect=rules.common_genes)
+    # The sites' own: the coordinator of a real run never sees it.
+    key = secrets.token_bytes(32)
+    coded = {name: code(name, agreement, adata, key) for name, adata in sites.items()}
+    return agreement, reference, coded
+
+
+def _design_cells(censuses: Sequence[Census]) -> tuple[dict[str, int], Groups]:
+    """A number for each design row that any site has, and how many samples have it.
+
+    Numbered by size and then as met, so that they do not depend on the key.
+    """
+    size: dict[str, int] = {}
+    for census in censuses:
+        for row, count in census.rows.items():
+            size[row] = size.get(row, 0) + count
+    numbers = {row: i for i, row in enumerate(size)}
+    return numbers, Groups(np.arange(len(size)), np.array(list(size.values())))
+
+
+def _member(
+    name: str,
+    adata: anndata.AnnData,
+    agreement: Agreement,
+    coded: Coded,
+    numbers: Mapping[str, int],
+) -> Site:
+    """A site with its rows: the agreed genes in the agreed order, its design cells numbered."""
+    part = adata[:, list(agreement.genes)]
+    rows = samples(_steps.counts(part, None, f"site {name}: adata"), coded.matrix)
+    cell = np.array([numbers[row] for row in coded.rows])
+    return Site(name, Pooled(rows._replace(cell=cell)))
+
+
+def _ledger(
+    sites: Mapping[str, anndata.AnnData],
+    formula: str,
+    agreement: Agreement,
+    enrolled: Mapping[str, Coded],
+    cells: pd.DataFrame,
+) -> Ledger:
+    """A ledger that has the two rounds of the agreement: descriptions, and the census."""
+    present = cells.where(cells > 0)
+    smallest = {name: int(present[name].min()) for name in enrolled}
+    behind = {name: adata.n_obs for name, adata in sites.items()}
+    ledger = Ledger(behind, smallest, int(cells.sum(axis=1).min()))
+    names = ["\n".join(agreement.genes), str(dict(agreement.columns)), formula]
+    text = len(" ".join(names).encode())
+    ledger.begin()
+    for name in enrolled:
+        ledger.up[name] += text
+    ledger.begin()
+    for name, one in enrolled.items():
+        ledger.down[name] += text
+        ledger.receive(name, "census", _Totals.of(one.census))
+    return ledger
+
+
+class _Totals(NamedTuple):
+    """The numbers of a census."""
+
+    cells: np.ndarray
+    rows: np.ndarray
+    crossproduct: np.ndarray
+
+    @classmethod
+    def of(cls, census: Census) -> "_Totals":
+        """Those of one site."""
+        cells, rows = (np.array(list(part.values())) for part in (census.cells, census.rows))
+        return cls(cells, rows, census.crossproduct)
+
+
+def _identity(
+    agreement: Agreement, settings: deseq.Settings, members: Sequence[Site]
+) -> dict[str, Any]:
+    """What a run is, to tell whether the stages kept on a disk are its own."""
+    digests = {site.name: _digest(site) for site in members}
+    return {
+        "formula": agreement.design.formula,
+        "coefficients": agreement.design.names,
+        "genes": json.dumps(agreement.genes),
+        "settings": settings._asdict(),
+        "sites": digests,
+    }
+
+
+def _digest(site: Site) -> str:
+    """Of a site's counts and design, made there."""
+    rows = site.rows.rows
+    return io.digest(np.asarray(rows.y, float), np.asarray(rows.x))

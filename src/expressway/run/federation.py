@@ -1,0 +1,193 @@
+"""A cohort whose rows live at named sites, seen from the coordinator: one message a round."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from expressway._types import Int
+from expressway.core.cohort import Ask
+
+from .protocol import AbstractSite, Asked, Request, check, fields, shapes, size
+
+
+class Left(NamedTuple):
+    """One total that left a site."""
+
+    stage: str
+    round: int
+    site: str
+    statistic: str
+    total: str
+    """Which of the statistic's totals."""
+    shape: str
+    """Genes first."""
+    bytes: int
+    samples: int
+    """Samples of the site that were added up."""
+    smallest_cell: int
+    """The fewest samples that the site has in any design cell it has at all."""
+    smallest_cell_of_all: int
+    """The fewest samples that all sites together have in any design cell."""
+    digest: str
+    """BLAKE2b of the array's bytes."""
+
+
+class Ledger:
+    """What was said: rounds, bytes and every total that left a site.
+
+    Parameters
+    ----------
+    samples, smallest
+        Samples of each site, and the fewest that it has in any design cell.
+    smallest_of_all
+        The fewest samples that all sites together have in any design cell.
+    """
+
+    def __init__(
+        self, samples: Mapping[str, int], smallest: Mapping[str, int], smallest_of_all: int
+    ) -> None:
+        self._behind = {site: (samples[site], smallest[site], smallest_of_all) for site in samples}
+        self.stage = "agreement"
+        self.rounds: dict[str, int] = {}
+        self.up = dict.fromkeys(samples, 0)
+        self.down = dict.fromkeys(samples, 0)
+        self.left: list[Left] = []
+
+    @property
+    def round(self) -> int:
+        """Rounds so far."""
+        return sum(self.rounds.values())
+
+    def begin(self) -> int:
+        """The number of a new round."""
+        self.rounds[self.stage] = self.rounds.get(self.stage, 0) + 1
+        return self.round
+
+    def send(self, site: str, message: Any) -> None:
+        """Note a message to a site."""
+        self.down[site] += size(message)
+
+    def receive(self, site: str, statistic: str, sums: Any) -> None:
+        """Note what a site sent."""
+        for name, array in fields(sums):
+            value = np.ascontiguousarray(array)
+            digest = hashlib.blake2b(value.tobytes(), digest_size=8).hexdigest()
+            shape = "x".join(map(str, value.shape))
+            what = (statistic, name, shape, value.nbytes, *self._behind[site], digest)
+            self.left.append(Left(self.stage, self.round, site, *what))
+            self.up[site] += value.nbytes
+
+    def said(self) -> dict[str, Any]:
+        """All of it, to go on from later (`restore`)."""
+        return {
+            "rounds": dict(self.rounds),
+            "up": dict(self.up),
+            "down": dict(self.down),
+            "left": list(self.left),
+        }
+
+    def restore(self, said: Mapping[str, Any]) -> None:
+        """Go on from what an earlier run had said."""
+        self.rounds, self.left = dict(said["rounds"]), list(said["left"])
+        self.up, self.down = dict(said["up"]), dict(said["down"])
+
+
+class Federation:
+    """Cohort of several sites: nothing but totals of listed statistics comes from one.
+
+    Parameters
+    ----------
+    sites
+        The sites, of the same genes and design columns.
+    genes, coefficients
+        How many there are.
+    ledger
+        Where what was said is written down.
+    """
+
+    def __init__(
+        self, sites: Sequence[AbstractSite], genes: int, coefficients: int, ledger: Ledger
+    ) -> None:
+        self._sites = tuple(sites)
+        self._genes, self._coefficients = genes, coefficients
+        self._ledger = ledger
+
+    @property
+    def sites(self) -> tuple[AbstractSite, ...]:
+        """The sites."""
+        return self._sites
+
+    @property
+    def genes(self) -> int:
+        """Number of genes."""
+        return self._genes
+
+    @property
+    def coefficients(self) -> int:
+        """Number of columns of the design."""
+        return self._coefficients
+
+    @property
+    def at_hand(self) -> bool:
+        """Rows stay at their sites."""
+        return False
+
+    def sum(
+        self,
+        statistic: Callable[..., Any],
+        *args: Any,
+        shared: tuple[Any, ...] = (),
+        genes: Int[np.ndarray, "k"] | None = None,
+    ) -> Any:
+        """One round: the request to every site, its totals back, added."""
+        return self.sums(Ask(statistic, args, shared, genes))[0]
+
+    def sums(self, *asks: Ask) -> list[Any]:
+        """Several sums in one round."""
+        ledger = self._ledger
+        asked = tuple(Asked(a.statistic.__name__, a.args, a.shared, a.genes) for a in asks)
+        request = Request(ledger.begin(), asked)
+        expected = tuple(shapes(a, self._genes, self._coefficients) for a in asks)
+        replies = []
+        for site in self._sites:
+            ledger.send(site.name, [(a.args, a.shared, a.genes) for a in asks])
+            reply = site.answer(request)
+            check(reply, request, expected, site.name)
+            for one, sums in zip(asked, reply.sums, strict=True):
+                ledger.receive(site.name, one.statistic, sums)
+            replies.append(reply.sums)
+        return list(jax.tree.map(lambda *a: np.sum(a, axis=0), *replies))
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *args: Any,
+        shared: tuple[Any, ...] = (),
+        genes: Int[np.ndarray, "k"] | None = None,
+    ) -> "Federation":
+        """A change at every site; it rides with the next request and nothing comes back."""
+        for site in self._sites:
+            self._ledger.send(site.name, (args, shared, genes))
+        changed = [site.changed(fn.__name__, args, shared, genes) for site in self._sites]
+        count = self._genes if genes is None else len(genes)
+        return Federation(changed, count, self._coefficients, self._ledger)
+
+    def collect(
+        self,
+        fn: Callable[..., Any],
+        *args: Any,  # noqa: ARG002
+        shared: tuple[Any, ...] = (),  # noqa: ARG002
+        genes: Int[np.ndarray, "k"] | None = None,  # noqa: ARG002
+    ) -> Any:
+        """Not here.
+
+        Raises
+        ------
+        TypeError
+            Always: rows stay at their sites.
+        """
+        msg = f"{fn.__name__} needs rows, which stay at their sites: use sum"
+        raise TypeError(msg)

@@ -1,0 +1,183 @@
+"""What may leave a site: the statistics by name, a request, a reply, and what is refused.
+
+`STATISTICS` is the whole list of what a site evaluates for somebody else, `CHANGES` of what it does
+to its own rows when told to. Every statistic adds over the site's samples.
+"""
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+
+from expressway._errors import InputError
+from expressway._types import Int
+from expressway.core.cohort import Ask, Pooled, samples
+from expressway.core.order import below
+from expressway.models import deseq, dispersion, nb, outliers, size_factors, wald
+
+STATISTICS = (
+    size_factors.log_counts,
+    size_factors.log_sizes,
+    dispersion.moments,
+    dispersion.spread,
+    dispersion.profile_glm,
+    dispersion.profile_linear,
+    nb.equation,
+    nb.likelihood,
+    nb.information,
+    nb.sides,
+    below(outliers.normalised),
+    below(outliers.squared_error),
+    outliers.flags,
+    deseq.counts,
+    wald.counts_in,
+)
+CHANGES = (size_factors.normalise, size_factors.shifted, outliers.replaced)
+
+_STATISTIC = {statistic.__name__: statistic for statistic in STATISTICS}
+_CHANGE = {change.__name__: change for change in CHANGES}
+
+
+class ProtocolError(InputError):
+    """A site or the coordinator does not keep to the protocol; one line says which and how."""
+
+
+class Asked(NamedTuple):
+    """One sum of a request: `core.cohort.Ask` with the statistic's name."""
+
+    statistic: str
+    args: tuple[Any, ...]
+    shared: tuple[Any, ...]
+    genes: Int[np.ndarray, "k"] | None
+
+
+class Request(NamedTuple):
+    """What the coordinator wants of every site in one round."""
+
+    round: int
+    asked: tuple[Asked, ...]
+
+
+class Reply(NamedTuple):
+    """A site's totals, one result for each sum of the request."""
+
+    site: str
+    round: int
+    sums: tuple[Any, ...]
+
+
+@runtime_checkable
+class AbstractSite(Protocol):
+    """A site as the coordinator knows it: a name, answers, and changes nobody sees."""
+
+    @property
+    def name(self) -> str:
+        """What others call it."""
+        ...
+
+    def answer(self, request: Request) -> Reply:
+        """Its own totals."""
+        ...
+
+    def changed(self, change: str, args: Any, shared: Any, genes: Any) -> "AbstractSite":
+        """The site with the fields that a change on the list computes from its rows."""
+        ...
+
+
+class Site(NamedTuple):
+    """A site in this process: rows that nobody else sees."""
+
+    name: str
+    rows: Pooled
+
+    def answer(self, request: Request) -> Reply:
+        """Its own totals of statistics on the list.
+
+        Raises
+        ------
+        ProtocolError
+            A statistic is not on the list.
+        """
+        wanted = [
+            Ask(self._listed(_STATISTIC, one.statistic), one.args, one.shared, one.genes)
+            for one in request.asked
+        ]
+        return Reply(self.name, request.round, tuple(self.rows.sums(*wanted)))
+
+    def changed(self, change: str, args: Any, shared: Any, genes: Any) -> "Site":
+        """The site with the fields that a change on the list computes from its rows.
+
+        Raises
+        ------
+        ProtocolError
+            The change is not on the list.
+        """
+        fn = self._listed(_CHANGE, change)
+        return Site(self.name, self.rows.map(fn, *args, shared=shared, genes=genes))
+
+    def _listed(self, names: dict[str, Any], name: str) -> Any:
+        if name not in names:
+            message = f"site {self.name} does not evaluate {name}: it is not on its list"
+            raise ProtocolError(message)
+        return names[name]
+
+
+def check(reply: Reply, request: Request, expected: tuple[Any, ...], name: str) -> None:
+    """Refuse a reply that cannot be right.
+
+    Parameters
+    ----------
+    reply, request
+        What came, and what it should answer.
+    expected
+        Shapes of each result (`shapes`).
+    name
+        The site that was asked.
+
+    Raises
+    ------
+    ProtocolError
+        It is of another site or round, of another shape, or holds what is not a finite number.
+    """
+    who = f"site {name}, round {request.round}"
+    if reply.site != name or reply.round != request.round:
+        message = (
+            f"{who}: the reply is of site {reply.site}, round {reply.round}; "
+            "restart that site and go on with --resume"
+        )
+        raise ProtocolError(message)
+    if len(reply.sums) != len(request.asked):
+        message = f"{who}: {len(reply.sums)} results for {len(request.asked)} sums asked"
+        raise ProtocolError(message)
+    for asked, sums, like in zip(request.asked, reply.sums, expected, strict=True):
+        for (field, array), (_, shape) in zip(fields(sums), fields(like), strict=True):
+            if np.shape(array) != shape.shape:
+                message = (
+                    f"{who}: {asked.statistic}.{field} has shape {np.shape(array)} where "
+                    f"{shape.shape} was asked; all sites must run the same version"
+                )
+                raise ProtocolError(message)
+            bad = np.argwhere(~np.isfinite(array))
+            if len(bad):
+                message = (
+                    f"{who}: {asked.statistic}.{field} is not a finite number ({len(bad)} such, "
+                    f"first for gene {bad[0][0] + 1} of the {len(array)} asked); check its data"
+                )
+                raise ProtocolError(message)
+
+
+def shapes(ask: Ask, genes: int, coefficients: int) -> Any:
+    """Shapes of a statistic's result, from those of its arguments."""
+    count = genes if ask.genes is None else len(ask.genes)
+    rows = samples(np.zeros((1, count)), np.zeros((1, coefficients)))
+    return jax.eval_shape(ask.statistic, *ask.args, *ask.shared, rows)
+
+
+def fields(sums: Any) -> list[tuple[str, Any]]:
+    """Names and arrays of a statistic's result."""
+    return list(sums._asdict().items())
+
+
+def size(message: Any) -> int:
+    """Bytes of all arrays and numbers in a message."""
+    return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(message))
