@@ -100,29 +100,36 @@ def _sorted(*args_and_shared: Any) -> Float[np.ndarray, "g u"]:
 class Below(NamedTuple):
     """How many values of each group lie below each threshold, and their sum."""
 
-    number: Float[Array, "g u t"]
-    total: Float[Array, "g u t"]
+    number: Float[Array, "g u 2 t"]
+    total: Float[Array, "g u 2 t"]
 
 
 @functools.cache
 def below(values: Values) -> Callable[..., Below]:
-    """The statistic that counts and sums values below thresholds, over rows."""
+    """The statistic that counts and sums values below ascending thresholds, over rows."""
 
     def statistic(
         args: tuple[Any, ...],
-        thresholds: Float[Array, "g u t"],
+        thresholds: Float[Array, "g u 2 t"],
         cells: Int[Array, "c"],
         s: Samples,
     ) -> Below:
         inside = members(cells, s)
         v = values(*args, inside, s)
 
-        def one(threshold: Float[Array, "g u"]) -> Below:
-            hit = (v < inside @ threshold.T) * 1.0
-            return Below(hit.T @ inside, (hit * v).T @ inside)
+        def gene(at: Float[Array, "u 2 t"], mine: Float[Array, "n"]) -> Below:
+            """Values go into bins between thresholds; what is below is the sum of bins so far."""
 
-        found = jax.lax.map(one, jnp.moveaxis(thresholds, -1, 0))
-        return Below(*(jnp.moveaxis(a, 0, -1) for a in found))
+            def ends(at: Float[Array, "t"], belongs: Float[Array, "n"]) -> Below:
+                bin_ = jnp.searchsorted(at, mine, side="right")
+                parts = jnp.stack([belongs, belongs * mine], axis=-1)
+                bins = jnp.zeros((at.shape[0] + 1, 2)).at[bin_].add(parts)
+                number, total = jnp.cumsum(bins, axis=0)[:-1].T
+                return Below(number, total)
+
+            return jax.vmap(lambda a, m: jax.vmap(lambda e: ends(e, m))(a))(at, inside.T)
+
+        return jax.vmap(gene)(thresholds, v.T)
 
     statistic.__name__ = f"below_{values.__name__}"
     return statistic
@@ -162,7 +169,7 @@ def _bracketed(
         sums = cohort.sum(
             below(values),
             tuple(a[waiting] for a in args),
-            at.reshape(len(waiting), len(cut), -1),
+            at,
             shared=(groups.cells,),
             genes=genes[waiting],
         )
@@ -200,7 +207,7 @@ def _tightened(
     now: _Bracket, at: Float[np.ndarray, "g u 2 t"], sums: Below, rank: Float[np.ndarray, "g u 2"]
 ) -> _Bracket:
     """The two neighbouring thresholds with the wanted rank between them."""
-    new = (at, np.reshape(sums.number, at.shape), np.reshape(sums.total, at.shape))
+    new = (at, sums.number, sums.total)
     ends = _Bracket(
         *(
             np.concatenate([old[..., :1], inner], axis=-1)

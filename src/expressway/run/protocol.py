@@ -4,6 +4,8 @@
 to its own rows when told to. Every statistic adds over the site's samples.
 """
 
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -122,7 +124,9 @@ class Site(NamedTuple):
         return names[name]
 
 
-def check(reply: Reply, request: Request, expected: tuple[Any, ...], name: str) -> None:
+def check(
+    reply: Reply, request: Request, expected: Sequence[list[tuple[int, ...]]], name: str
+) -> None:
     """Refuse a reply that cannot be right.
 
     Parameters
@@ -150,11 +154,11 @@ def check(reply: Reply, request: Request, expected: tuple[Any, ...], name: str) 
         message = f"{who}: {len(reply.sums)} results for {len(request.asked)} sums asked"
         raise ProtocolError(message)
     for asked, sums, like in zip(request.asked, reply.sums, expected, strict=True):
-        for (field, array), (_, shape) in zip(fields(sums), fields(like), strict=True):
-            if np.shape(array) != shape.shape:
+        for (field, array), shape in zip(fields(sums), like, strict=True):
+            if np.shape(array) != shape:
                 message = (
                     f"{who}: {asked.statistic}.{field} has shape {np.shape(array)} where "
-                    f"{shape.shape} was asked; all sites must run the same version"
+                    f"{shape} was asked; all sites must run the same version"
                 )
                 raise ProtocolError(message)
             bad = np.argwhere(~np.isfinite(array))
@@ -166,11 +170,31 @@ def check(reply: Reply, request: Request, expected: tuple[Any, ...], name: str) 
                 raise ProtocolError(message)
 
 
-def shapes(ask: Ask, genes: int, coefficients: int) -> Any:
-    """Shapes of a statistic's result, from those of its arguments."""
+def shapes(ask: Ask, genes: int, coefficients: int) -> list[tuple[int, ...]]:
+    """Shape of each of a statistic's totals, from those of its arguments."""
     count = genes if ask.genes is None else len(ask.genes)
-    rows = samples(np.zeros((1, count)), np.zeros((1, coefficients)))
-    return jax.eval_shape(ask.statistic, *ask.args, *ask.shared, rows)
+    args, shared = (jax.tree.flatten(part) for part in (ask.args, ask.shared))
+    beside = tuple(np.shape(leaf)[1:] for leaf in args[0])
+    alike = tuple((np.shape(leaf), np.asarray(leaf).dtype) for leaf in shared[0])
+    trees = (args[1], shared[1])
+    return [
+        (count, *shape) for shape in _of_one_gene(ask.statistic, coefficients, trees, beside, alike)
+    ]
+
+
+@functools.lru_cache
+def _of_one_gene(
+    statistic: Callable[..., Any],
+    coefficients: int,
+    trees: tuple[Any, Any],
+    beside: tuple[tuple[int, ...], ...],
+    alike: tuple[tuple[tuple[int, ...], Any], ...],
+) -> list[tuple[int, ...]]:
+    """Shapes without the genes' axis: a statistic is traced once for each kind of arguments."""
+    args = trees[0].unflatten([jax.ShapeDtypeStruct((1, *shape), float) for shape in beside])
+    shared = trees[1].unflatten([jax.ShapeDtypeStruct(*like) for like in alike])
+    rows = samples(np.zeros((1, 1)), np.zeros((1, coefficients)))
+    return [total.shape[1:] for total in jax.eval_shape(statistic, *args, *shared, rows)]
 
 
 def fields(sums: Any) -> list[tuple[str, Any]]:

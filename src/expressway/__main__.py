@@ -1,0 +1,5 @@
+"""`python -m expressway`: the command line."""
+
+from expressway.cli import app
+
+app()
