@@ -131,7 +131,7 @@ def looped_likelihood(s):
             rows = s.weight[i] * precision[i, g]
             eta = offset[i, g] + x @ BETA[g]
             mu = np.exp(eta)
-            loss[g] += rows * ((y + 1 / a) * np.log(1 + a * mu) - y * eta)
+            loss[g] += rows * ((y + 1 / a) * np.log(1 + a * mu) - y * eta - y * np.log(a))
             gradient[g] += rows * (mu - y) / (1 + a * mu) * x
             info[g] += rows * mu * (1 + a * y) / (1 + a * mu) ** 2 * np.outer(x, x)
             fisher[g] += rows * mu / (1 + a * mu) * np.outer(x, x)

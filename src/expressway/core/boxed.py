@@ -107,7 +107,7 @@ class Boxed(NamedTuple):
         status = jnp.where(arrived, jnp.where(at_bound, Status.AT_BOUND, Status.OK), state.status)
         return BoxedState(
             trial=trial,
-            best=best,
+            best=jnp.where((arrived & accept)[:, None], trial, best),  # the last step, unseen
             loss=jnp.where(accept, sums.loss, state.loss),
             gradient=jnp.where(accept[:, None], sums.gradient, state.gradient),
             direction=direction,

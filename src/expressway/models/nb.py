@@ -29,12 +29,8 @@ SIDE = 1e-9
 
 
 def mean(beta: Float[Array, "g p"], s: Samples) -> Float[Array, "n g"]:
-    """Means ``exp(offset + x beta)``, finite at any trial point."""
-    return jnp.exp(_log_mean(beta, s))
-
-
-def _log_mean(beta: Float[Array, "g p"], s: Samples) -> Float[Array, "n g"]:
-    return jnp.clip(s.offset + s.x @ beta.T, -FARTHEST, FARTHEST)
+    """Means ``exp(offset + x beta)``, finite and positive at any trial point."""
+    return jnp.exp(jnp.clip(s.offset + s.x @ beta.T, -FARTHEST, FARTHEST))
 
 
 def row_weight(s: Samples) -> Float[Array, "n #g"]:
@@ -93,17 +89,19 @@ def ridge_equation(beta: Float[Array, "g p"], alpha: Float[Array, "g"], e: Equat
 def likelihood(beta: Float[Array, "g p"], alpha: Float[Array, "g"], s: Samples) -> Score:
     """Negative log-likelihood (terms in beta only), gradient, observed and Fisher information.
 
-    ``loss = sum (y + r) log(1 + alpha mu) - y (offset + x beta)`` with ``r = 1 / alpha``: convex
-    in beta, with weights ``mu (1 + alpha y) / (1 + alpha mu)²`` in the second derivative and
+    ``loss = sum log(1 + alpha mu) / alpha + y log(1 + 1 / (alpha mu))``: all terms are positive,
+    where the usual form subtracts nearly equal ones and a search along a step sees rounding. It is
+    that form less ``y log alpha``; convex in beta, with weights ``mu (1 + alpha y) / (1 + alpha mu)²`` in the second derivative and
     ``mu / (1 + alpha mu)`` in its expectation. Means are not raised.
     """
     alpha = alpha[None]
-    eta = _log_mean(beta, s)
-    mu = jnp.exp(eta)
+    mu = mean(beta, s)
     over = 1.0 / (1.0 + alpha * mu)
     rows = row_weight(s)
     return Score(
-        loss=jnp.sum(rows * ((s.y + 1.0 / alpha) * jnp.log1p(alpha * mu) - s.y * eta), axis=0),
+        loss=jnp.sum(
+            rows * (jnp.log1p(alpha * mu) / alpha + s.y * jnp.log1p(1.0 / (alpha * mu))), axis=0
+        ),
         gradient=(rows * ((mu - s.y) * over)).T @ s.x,
         info=weighted_crossproduct(rows * mu * (1.0 + alpha * s.y) * over**2, s.x),
         fisher=weighted_crossproduct(rows * mu * over, s.x),
