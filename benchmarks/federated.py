@@ -112,12 +112,13 @@ def sites_table(sites: dict[str, anndata.AnnData]) -> pd.DataFrame:
 
 def rival(folder: Path, python: str, jobs: int, ours: pd.DataFrame) -> dict[str, object]:
     """Run fedpydeseq2's simulation."""
-    script = Path(__file__).parent / "rivals" / "run_fedpydeseq2.py"
+    script = Path(__file__).resolve().parent / "rivals" / "run_fedpydeseq2.py"
     out = folder / f"rival_{jobs}"
     subprocess.run(
         [python, str(script), str(folder / "rival"), str(out), str(jobs)],
         check=True,
         stdout=subprocess.DEVNULL,
+        cwd=folder,  # it leaves files where it runs
     )
     found = json.loads((out / "found.json").read_text())
     theirs = pd.read_csv(out / "results.csv", index_col=0).loc[ours.index]

@@ -18,8 +18,8 @@ from expressway._types import Array, Float, Int
 # operations stay in a core's cache (four times as many: 2.6 times the time).
 BLOCK_ELEMENTS = 2**16
 SMALLEST, LARGEST = 128, 4096
-# Elements of the widest argument of a block: 2^20 doubles are 8 MB.
-WIDEST = 2**20
+# Elements of the widest argument of a block: 2^17 doubles are a megabyte.
+WIDEST = 2**17
 
 
 class Samples(NamedTuple):

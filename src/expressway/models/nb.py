@@ -91,8 +91,9 @@ def likelihood(beta: Float[Array, "g p"], alpha: Float[Array, "g"], s: Samples) 
 
     ``loss = sum log(1 + alpha mu) / alpha + y log(1 + 1 / (alpha mu))``: all terms are positive,
     where the usual form subtracts nearly equal ones and a search along a step sees rounding. It is
-    that form less ``y log alpha``; convex in beta, with weights ``mu (1 + alpha y) / (1 + alpha mu)²`` in the second derivative and
-    ``mu / (1 + alpha mu)`` in its expectation. Means are not raised.
+    that form less ``y log alpha``; convex in beta, with weights ``mu (1 + alpha y) / (1 + alpha
+    mu)²`` in the second derivative and ``mu / (1 + alpha mu)`` in its expectation. Means are not
+    raised.
     """
     alpha = alpha[None]
     mu = mean(beta, s)
