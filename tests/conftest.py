@@ -17,6 +17,13 @@ jax.config.update("jax_numpy_dtype_promotion", "standard")
 _HERE = Path(__file__).parent
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _few_kernels():
+    """Forget compiled functions after each file: a process may map 65,530 pieces of memory."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """Folder of the real data sets; skips where it is absent."""

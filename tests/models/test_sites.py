@@ -19,8 +19,8 @@ from expressway.models.results import Takers, results
 from expressway.run import Sites
 
 CLOSE = 1e-10  # of |x| + SE
-# Round trips of a fit: sums and solver steps. An order statistic takes 15 to 30, a solve 8 to 20.
-ROUNDS = 150
+# Round trips of a fit, with refit and tests.
+ROUNDS = 100
 
 
 def split(rows: Samples) -> Sites:
