@@ -19,7 +19,7 @@ STEEP = 0.25
 # Below this decrement (a tenth of a standard error) Newton's step is right as it is.
 SMALL = 1e-2
 # A refused step is shortened to between these shares of itself.
-SHORTER = (0.05, 0.5)
+SHORTER = (0.1, 0.6)
 
 
 class Score(NamedTuple):
@@ -44,6 +44,8 @@ class BoxedState(NamedTuple):
     length: Float[Array, "g"]
     grown: Float[Array, "g"]
     """How many times longer than it would be the first trial of a step is."""
+    refused: Bool[Array, "g"]
+    """The trial is a shortened step."""
     decrement: Float[Array, "g"]
     status: Int[Array, "g"]
     finished: Bool[Array, "g"]
@@ -74,6 +76,7 @@ class Boxed(NamedTuple):
             direction=np.zeros_like(start),
             length=np.ones(g),
             grown=np.ones(g),
+            refused=np.zeros(g, bool),
             decrement=np.full(g, np.inf),
             status=np.full(g, Status.NOT_CONVERGED),
             finished=np.zeros(g, bool),
@@ -91,14 +94,17 @@ class Boxed(NamedTuple):
         broken = ~accept & jnp.isinf(state.loss)
         best = jnp.where(accept[:, None], state.trial, state.best)
         direction = jnp.where(accept[:, None], direction, state.direction)
-        # Where the slope along a refused step, linear between its ends, would be 0.
+        # The minimum along a refused step: of the cubic that has loss and slope at both its ends.
         slope = jnp.einsum("gp,gp->g", sums.gradient, moved)
-        share = jnp.where(slope > 0, expected / (expected - slope), 0.0)
+        share = jnp.clip(_cubic(sums.loss - state.loss, expected, slope), *SHORTER)
         # Towards a minimum far off or at the bound, steps are as long as each other: double them.
+        # After a shortened step the next begins at twice its length, not at the whole.
         ahead = (slope < STEEP * expected) & (decrement > SMALL)
-        grown = jnp.where(accept, jnp.where(ahead, 2.0 * state.grown, 1.0), 0.5)
+        grown = jnp.where(ahead, 2.0 * state.grown, 1.0)
+        grown = jnp.where(state.refused, jnp.where(decrement > SMALL, 2 * state.length, 1.0), grown)
         length = jnp.minimum(first * grown, self._room(state.trial, direction))
-        length = jnp.where(accept, length, state.length * jnp.clip(share, *SHORTER))
+        length = jnp.where(accept, length, state.length * share)
+        grown = jnp.where(accept, jnp.maximum(grown, 1.0), 0.5)
         decrement = jnp.where(accept, decrement, state.decrement)
         trial = jnp.clip(best + length[:, None] * direction, -self.bound, self.bound)
         # The last step is shortened away: no descent is left at this precision.
@@ -113,6 +119,7 @@ class Boxed(NamedTuple):
             direction=direction,
             length=length,
             grown=grown,
+            refused=~accept,
             decrement=decrement,
             status=jnp.where(broken, Status.NOT_FINITE, status),
             finished=arrived | broken,
@@ -170,6 +177,16 @@ class Boxed(NamedTuple):
     def outcome(self, state: BoxedState) -> Outcome:
         """Best points."""
         return Outcome(state.best, state.status)
+
+
+def _cubic(
+    rise: Float[Array, "g"], begin: Float[Array, "g"], end: Float[Array, "g"]
+) -> Float[Array, "g"]:
+    """Share of a step at which the cubic through both ends, with their slopes, is least."""
+    a = begin + end - 3.0 * rise
+    root = jnp.sqrt(jnp.maximum(a**2 - begin * end, 0.0))
+    share = 1.0 - (end + root - a) / (end - begin + 2.0 * root)
+    return jnp.where(jnp.isfinite(share), share, 0.0)
 
 
 def _free_step(

@@ -12,8 +12,8 @@ from .solve import Outcome, Status
 
 # DESeq2 src/DESeq2.cpp fitBeta, `large`: a coefficient past it (natural log) is running away.
 LARGE = 30.0
-# Below a decrement of .01 (a tenth of a standard error) Newton's step replaces Fisher's.
-NEAR = 1e-2
+# Below a decrement of .1 (a third of a standard error) Newton's step replaces Fisher's.
+NEAR = 1e-1
 # Where Newton's step made the decrement larger, it is tried again below this share of it.
 AGAIN = 1e-2
 # Newton: the error after the step is the square of 1e-7 standard errors. Fisher: linear.
@@ -24,6 +24,8 @@ FISHER_DONE = 1e-22
 LONG = 1.0
 # Along the last step the slope has turned by this share of what it was: the step was too long.
 TURNED = -0.25
+# What a shortened step may grow by: at once to the whole would circle.
+LONGER = 1.5
 # Fisher scoring multiplies the error by 1 - eigenvalue. At 1.89, a hundred steps (DESeq2's limit)
 # reduce a first error of 1e-3 to 1e-8, the change of deviance at which DESeq2 stops.
 REPELS = 1.89
@@ -48,6 +50,8 @@ class IrlsState(NamedTuple):
     """The step to the trial point."""
     slope: Float[Array, "g"]
     """The score along it, where it began."""
+    length: Float[Array, "g"]
+    """Share of Fisher's step that it was."""
     near: Float[Array, "g"]
     """Decrement below which Newton's step is taken."""
     status: Int[Array, "g"]
@@ -71,6 +75,7 @@ class Irls(NamedTuple):
             decrement=np.full(g, np.inf),
             move=np.zeros_like(theta0),
             slope=np.full(g, np.inf),
+            length=np.ones(g),
             near=np.full(g, NEAR),
             status=np.full(g, Status.NOT_CONVERGED),
             finished=np.zeros(g, bool),
@@ -86,7 +91,8 @@ class Irls(NamedTuple):
         newton = decrement < near
         by_newton = solve(cholesky(sums.newton), sums.score)
         full = jnp.where(newton[:, None], by_newton, by_fisher)
-        length = jnp.where(newton, 1.0, self._length(state, sums.score, by_fisher))
+        share = self._length(state, sums.score)
+        length = jnp.where(newton, 1.0, jnp.minimum(share, within(by_fisher)))
         move = length[:, None] * full
         beyond = state.trial + full
         good = jnp.all(jnp.isfinite(beyond), axis=-1) & jnp.all(jnp.abs(beyond) <= LARGE, axis=-1)
@@ -100,18 +106,17 @@ class Irls(NamedTuple):
             decrement=decrement,
             move=move,
             slope=jnp.einsum("gp,gp->g", move, sums.score),
+            length=share,
             near=near,
             status=status,
             finished=small | ~good,
         )
 
-    def _length(
-        self, state: IrlsState, score: Float[Array, "g p"], by_fisher: Float[Array, "g p"]
-    ) -> Float[Array, "g"]:
-        """Share of Fisher's step: less where the last one went too far, or this one would."""
+    def _length(self, state: IrlsState, score: Float[Array, "g p"]) -> Float[Array, "g"]:
+        """Share of Fisher's step: less after one that went too far, and then slowly more."""
         turned = jnp.einsum("gp,gp->g", state.move, score) / state.slope
-        back = jnp.where(turned < TURNED, 1.0 / (1.0 - turned), 1.0)
-        return jnp.minimum(back, within(by_fisher))
+        shorter = state.length / (1.0 - jnp.minimum(turned, 0.0))
+        return jnp.where(turned < TURNED, shorter, jnp.minimum(LONGER * state.length, 1.0))
 
     def done(self, state: IrlsState) -> Bool[Array, "g"]:
         """Genes that arrived or ran away."""

@@ -31,9 +31,9 @@ TOLERANCE = 1e-6
 FLAT = 1.0
 # Most genes are done after five looks; those that are not are worth a look at all nodes.
 LOOKS = 5
-# Nodes for the mode: this far apart at most; where the gene-wise value is far below the trend,
-# to this many prior standard deviations below it; and a little beyond both ends.
-SPACING, REACH, PAD = 1.2, 2.5, 0.05
+# Nodes for the mode: this far apart at most, and a little beyond both ends; where the gene-wise
+# value is at its bound, to this many prior standard deviations below the trend; never farther than.
+SPACING, PAD, REACH, FARTHEST = 1.2, 0.05, 3.0, 8.0
 
 
 def max_dispersion(n: int) -> float:
@@ -284,8 +284,10 @@ def maximum_a_posteriori(
     begin = np.log(np.where(far, trend, initial))
     shape = Shape(means.beta, np.log(trend), np.full(len(genes), 1.0 / variance))
     profiles = _Profiles(cohort, means.linear, shape, n, genes)
-    least = np.log(trend) - np.clip(REACH * np.sqrt(variance), 1.0, 6.0)
-    end = np.where(far, np.maximum(least, np.log(initial)), np.log(trend))
+    # A gene-wise value at the lower bound says nothing of how far below the trend the mode is.
+    inside = initial > 10 * MIN_DISPERSION
+    least = np.where(inside, FARTHEST, np.clip(REACH * np.sqrt(variance), 1.0, FARTHEST))
+    end = np.where(far, np.maximum(np.log(trend) - least, np.log(initial)), np.log(trend))
     lower, upper = np.minimum(begin, end) - PAD, np.maximum(begin, end) + PAD
     table, scale = profiles.between(lower, upper)
     found = profiles.minimum(lower + scale * table.downhill((begin - lower) / scale))
