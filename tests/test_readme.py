@@ -1,4 +1,4 @@
-"""The README's Python lines run as they stand, on simulated files of the same names."""
+"""Python lines of the README and the guide run as they stand, on simulated data."""
 
 import re
 from pathlib import Path
@@ -27,3 +27,20 @@ def test_first_analysis(tmp_path, monkeypatch):
     assert (tmp_path / "volcano.png").stat().st_size > 0
     again = ew.get.de(anndata.read_h5ad("airway.h5ad"))
     pd.testing.assert_series_equal(again["p_value"], names["other"]["p_value"])
+
+
+def test_guide_to_sites():
+    adata = ew.datasets.simulate(genes=100, samples=18, batches=3, seed=1)
+    studies = dict(
+        zip(adata.obs["batch"].unique(), ("Cheung", "Montgomery", "Pickrell"), strict=True)
+    )
+    adata.obs["study"] = adata.obs["batch"].map(studies).astype(str)
+    sexes = {"control": "male", "treated": "female"}
+    adata.obs["gender"] = adata.obs["condition"].map(sexes).astype(str)
+    sites = {name: adata[adata.obs["study"] == name] for name in studies.values()}
+    guide = (README.parent / "docs" / "federated.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    names: dict = {"sites": sites}
+    exec(block, names)
+    assert len(names["run"].table) == len(names["other"]) == 100
+    assert names["run"].disclosure["round"].max() == names["run"].rounds

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from expressway import io
-from expressway.core.cohort import Cohort
 from expressway.io.contrast import Contrast, ContrastSpec
 from expressway.io.design import Design
 from expressway.io.read import Counts
@@ -19,11 +18,11 @@ logger = logging.getLogger(__name__)
 
 
 def test(
-    fit: deseq.DESeqFit, cohort: Cohort, wanted: Contrast, genes: pd.Index
+    fit: deseq.DESeqFit, wanted: Contrast, genes: pd.Index
 ) -> tuple[pd.DataFrame, results.Results]:
     """Table of a contrast, and what else was found of it."""
     takers = results.Takers(wanted.constant, wanted.members)
-    found = results.results(fit, cohort, wanted.vector, takers)
+    found = results.results(fit, wanted.vector, takers)
     return io.results_table(fit, found, genes), found
 
 

@@ -1,10 +1,11 @@
 """Where an analysis lies in an AnnData: plain arrays and tables, so that it pickles and saves.
 
 Under a key, "de" by default: ``varm[key]`` the results of a contrast; ``varm[key_genes]`` the
-quantities on the way; ``varm[key_beta]`` the coefficients, natural log; ``varm[key_covariance]``
-and ``varm[key_unsupported]`` their matrices, flattened; ``obsm[key_samples]`` size factors;
-``obsm[key_design]`` the design matrix; ``uns[key]`` everything else. Names of coefficients stand
-in ``uns`` only: a slash in them must not become a name in an h5ad file.
+quantities on the way; ``varm[key_beta]`` the coefficients, natural log; ``varm[key_covariance]``,
+``varm[key_unsupported]`` and ``varm[key_positive]`` their matrices, flattened;
+``obsm[key_samples]`` size factors; ``obsm[key_design]`` the design matrix; ``uns[key]`` everything
+else. Names of coefficients stand in ``uns`` only: a slash in them must not become a name in an
+h5ad file.
 """
 
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ import pandas as pd
 from expressway import io
 from expressway.core.cohort import Samples
 from expressway.core.solve import Status
+from expressway.io.agreement import Column, of_columns
 from expressway.io.design import Design
 from expressway.io.factors import is_number
 from expressway.models import deseq, results, trend
@@ -52,6 +54,7 @@ def store_fit(adata: anndata.AnnData, key: str, fit: deseq.DESeqFit, origin: Ori
     adata.varm[f"{key}_beta"] = fit.gene.beta
     adata.varm[f"{key}_covariance"] = fit.gene.covariance.reshape(g, -1)
     adata.varm[f"{key}_unsupported"] = fit.gene.unsupported.reshape(g, -1)
+    adata.varm[f"{key}_positive"] = fit.gene.positive.reshape(g, -1)
     adata.obsm[f"{key}_design"] = coded.matrix
     adata.uns[key] = {
         "design": coded.formula,
@@ -93,6 +96,7 @@ def load_fit(adata: anndata.AnnData, key: str) -> tuple[deseq.DESeqFit, Origin]:
         inverse=np.full((adata.n_vars, p, p), np.nan),  # for Cook's distances, which are done
         beta_status=_codes(table["coefficients_status"]),
         unsupported=np.asarray(adata.varm[f"{key}_unsupported"]).reshape(-1, p, p),
+        positive=np.asarray(adata.varm[f"{key}_positive"]).reshape(-1, p + 1, p + 1),
     )
     fit = deseq.DESeqFit(
         gene=gene,
@@ -101,7 +105,7 @@ def load_fit(adata: anndata.AnnData, key: str) -> tuple[deseq.DESeqFit, Origin]:
         samples=int(stored["samples"]),
         linear_means=bool(stored["linear_means"]),
         cooks_cutoff=float(stored["cooks_cutoff"]),
-        **{name: table[name].to_numpy() for name in _FIT},
+        **{name: _column(table, name) for name in _FIT},
         settings=deseq.Settings(**settings),
     )
     return fit, origin
@@ -133,6 +137,12 @@ def coefficients(adata: anndata.AnnData, key: str) -> pd.DataFrame:
 def _design(adata: anndata.AnnData, key: str, reference: Mapping[str, str]) -> Design:
     """The design of a stored analysis, made again: its matrix alone cannot name contrasts."""
     stored: dict[str, Any] = adata.uns[key]
+    if "columns" in stored:
+        columns = {
+            name: Column(bool(one["number"]), tuple(map(str, one["levels"])))
+            for name, one in stored["columns"].items()
+        }
+        return of_columns(columns, str(stored["design"]), reference)
     obs = pd.DataFrame(adata.obs).copy()
     for factor, levels in stored["levels"].items():
         # h5ad turns text into categories in another order.
@@ -145,6 +155,11 @@ def _design(adata: anndata.AnnData, key: str, reference: Mapping[str, str]) -> D
             return coded
     msg = f"the samples changed since the analysis {key!r}: run expressway.tl.de again"
     raise io.InputError(msg)
+
+
+def _column(table: pd.DataFrame, name: str) -> np.ndarray:
+    """A column; NaN where there is none, as of the largest Cook's distance of several sites."""
+    return table[name].to_numpy() if name in table else np.full(len(table), np.nan)
 
 
 def _codes(words: pd.Series) -> np.ndarray:

@@ -52,7 +52,7 @@ class Run(NamedTuple):
     """An analysis of several sites: what a coordinator may have, and the sites to ask more of."""
 
     adata: anndata.AnnData
-    """Genes and no samples; results where `get` finds them."""
+    """Genes and no samples; results where `get` finds them, and `tl.contrast` adds others."""
     cohort: Federation
     fit: deseq.DESeqFit
     agreement: Agreement
@@ -62,7 +62,7 @@ class Run(NamedTuple):
 
     @property
     def table(self) -> pd.DataFrame:
-        """Results of the last contrast tested, as of `tl.de`."""
+        """Results of the last contrast tested (`tl.contrast`), as of `tl.de`."""
         return get.de(self.adata)
 
     @property
@@ -143,10 +143,9 @@ def simulate(
 
     fit, cohort = deseq.fit(Federation(members, g, p, ledger), groups, settings, counted)
     doubts = [*agreement.design.warnings, *_steps.trend_doubts(fit)]
-    ledger.stage = "tests"
     genes = pd.Index(agreement.genes)
     with clock.stage("tests"):
-        table, found = _steps.test(fit, cohort, wanted, genes)
+        table, found = _steps.test(fit, wanted, genes)
     adata = anndata.AnnData(np.zeros((0, g)), var=pd.DataFrame(index=genes))
     nobody = agreement.design.matrix[:0]
     coded = agreement.design.__class__(**{**vars(agreement.design), "matrix": nobody})
@@ -154,23 +153,11 @@ def simulate(
     # A largest distance is one sample's: `flagged` counts them instead.
     adata.varm["de_genes"] = io.genes_table(fit, genes).drop(columns="max_cooks")
     _store.store_results(adata, "de", table, found, wanted.name)
-    adata.uns["de"] |= {"seconds": clock.seconds, "warnings": doubts}
+    columns = {name: column._asdict() for name, column in agreement.columns.items()}
+    columns = {name: {**c, "levels": list(c["levels"])} for name, c in columns.items()}
+    more = {"seconds": clock.seconds, "warnings": doubts, "columns": columns}
+    adata.uns["de"] |= more
     return Run(adata, cast("Federation", cohort), fit, agreement, cells, ledger)
-
-
-def contrast(run: Run, contrast: ContrastSpec | None = None) -> pd.DataFrame:
-    """Table for another contrast of a run, without a refit: one round.
-
-    Raises
-    ------
-    io.InputError
-        The contrast does not exist.
-    """
-    wanted = io.contrast(run.agreement.design, contrast)
-    run.ledger.stage = "tests"
-    table, found = _steps.test(run.fit, run.cohort, wanted, run.adata.var_names)
-    _store.store_results(run.adata, "de", table, found, wanted.name)
-    return table
 
 
 def stays(run: Run, site: str, names: Sequence[str]) -> Kept:

@@ -87,7 +87,7 @@ def de(
     fit, cohort = deseq.fit(Pooled(rows), groups(origin.coded.matrix), settings, clock.run)
     doubts = [*origin.coded.warnings, *_steps.trend_doubts(fit)]
     with clock.stage("tests"):
-        table, found = _steps.test(fit, cohort, wanted, adata.var_names)
+        table, found = _steps.test(fit, wanted, adata.var_names)
     _store.store_fit(adata, key, fit, origin)
     _store.store_samples(adata, key, cast("Pooled", cohort).rows)
     _store.store_results(adata, key, table, found, wanted.name)
@@ -103,8 +103,8 @@ def contrast(
     Parameters
     ----------
     adata
-        As `de` left it, or read back from h5ad, or with some of the genes; the counts must be
-        where `de` found them.
+        As `de` left it, or read back from h5ad, or with some of the genes. The counts are not
+        needed: a coordinator of several sites has none.
     contrast
         As for `de`.
     key
@@ -117,9 +117,8 @@ def contrast(
         does not exist.
     """
     fit, origin = _store.load_fit(adata, key)
-    cohort = Pooled(samples(_steps.counts(adata, origin.layer), origin.coded.matrix))
     wanted = io.contrast(origin.coded, contrast)
-    table, found = _steps.test(fit, cohort, wanted, adata.var_names)
+    table, found = _steps.test(fit, wanted, adata.var_names)
     _store.store_results(adata, key, table, found, wanted.name)
     return table
 

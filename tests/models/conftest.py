@@ -58,7 +58,7 @@ def fitted(case) -> Callable[[str], Fitted]:
     def fit(name: str) -> Fitted:
         c = case(name)
         result, cohort = deseq.fit(Pooled(c.rows), c.cells)
-        tables = [results(result, cohort, k.vector, k.takers) for k in c.contrasts]
+        tables = [results(result, k.vector, k.takers) for k in c.contrasts]
         return Fitted(result, cohort, tables)
 
     return fit

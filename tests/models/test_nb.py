@@ -178,7 +178,7 @@ def looped_moments(s):
     offset, _ = full(s)
     mean, inverse, cross = np.zeros(G), np.zeros(G), np.zeros((G, P, P))
     linear, log, total = np.zeros((3, G, P))
-    positive = np.zeros((G, P, P))
+    positive = np.zeros((G, P + 1, P + 1))
     for i in range(N):
         for g in range(G):
             w, x, size = s.weight[i], s.x[i], np.exp(offset[i, g])
@@ -188,7 +188,8 @@ def looped_moments(s):
             cross[g] += w * np.outer(x, x)
             linear[g] += q * x
             log[g] += w * np.log(s.y[i, g] / size + 0.1) * x
-            positive[g] += (w * np.outer(x, x)) if s.y[i, g] > 0 else 0.0
+            z = np.append(1.0, x)
+            positive[g] += (w * np.outer(z, z)) if s.y[i, g] > 0 else 0.0
             total[g] += w * x
     return mean, inverse, cross, linear, log, positive, total
 

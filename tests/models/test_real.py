@@ -79,7 +79,7 @@ def load(name: str, data: Path) -> Real:
         settings = deseq.Settings(prior_variance=chosen.prior_variance)
         fit, cohort = deseq.fit(cohort, groups_of(x), settings)
         last = np.eye(x.shape[1])[-1]
-        ours = results(fit, cohort, last, Takers(1.0, np.zeros(len(last))))
+        ours = results(fit, last, Takers(1.0, np.zeros(len(last))))
         _LOADED[name] = Real(fit, cohort, ours, r, design)
     return _LOADED[name]
 
@@ -193,7 +193,7 @@ def test_airway_second_contrast(airway, data):
     vector = np.array([float(name == cells["N061011"]) for name in names])
     # Samples of N052611, the reference: none of the columns of other cells; and of N061011.
     others = np.array([-float(n.startswith("cell") and n != cells["N061011"]) for n in names])
-    test = results(airway.fit, airway.cohort, vector, Takers(1.0, others))
+    test = results(airway.fit, vector, Takers(1.0, others))
     file = "airway.deseq2.contrast_N061011_vs_N052611.every5.csv.gz"
     theirs = pd.read_csv(data / "reference" / file)
     assert list(theirs["gene"]) == list(airway.r["gene"][::5])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from expressway.core.cohort import Ask, Cohort, Pooled, samples
-from expressway.models import nb, outliers, size_factors, wald
+from expressway.models import nb, outliers, size_factors
 from expressway.run import Federation, Ledger, ProtocolError, Site
 from expressway.run.protocol import CHANGES, STATISTICS, Asked, Request
 
@@ -137,10 +137,3 @@ def test_no_trial_point_overflows_at_a_site(statistic):
     beta = np.array([[1e3, 1e3], [-1e3, 0], [30, 30], [-1e3, 2e3], [700, 0], [0, 0], [400, -900]])
     sums = cohort.sum(statistic, beta, np.geomspace(1e-8, 1e3, 7))
     assert all(np.all(np.isfinite(part)) for part in sums)
-
-
-def test_counts_of_a_contrast_s_samples():
-    cohort, _ = federation()
-    found = cohort.sum(wald.counts_in, shared=(0.0, np.array([0.0, 1.0]))).total
-    expected = sum(p.y[p.x[:, 1] > 0].sum(axis=0) for p in PARTS.values())
-    np.testing.assert_array_equal(found, expected)

@@ -81,7 +81,7 @@ def de(
                 adata = io.read_counts(counts, samples)
             tl.check(adata, design, specs, reference=levels, settings=settings)
             tl.de(adata, design, specs[0], reference=levels, settings=settings, watch=watch)
-            tables = folder.tables(adata, specs, clock, tl.contrast)
+            tables = folder.tables(adata, specs, clock)
             watch("writing")
             with io.written_folder(out) as scratch:
                 folder.write(adata, tables, scratch, clock, inputs)

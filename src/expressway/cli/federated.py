@@ -72,10 +72,13 @@ def simulate(
     ] = False,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Differential expression across sites, every message as between hospitals, in one process.
+    """Differential expression across sites, in one process.
 
-    DIR receives what a coordinator may have (results.csv, genes.csv, run.json, figures,
-    disclosure.csv with every total that left a site) and, in sites/NAME, what stays there.
+    Every message is made, checked and counted as it would be between hospitals.
+
+    DIR receives what a coordinator may have (results.csv, genes.csv, run.json, figures, fit.h5ad
+    for other contrasts, disclosure.csv with every total that left a site) and, in sites/NAME,
+    what stays there.
     """
     settings = deseq.Settings(
         size_factors=size_factors,
@@ -115,9 +118,7 @@ def simulate(
                 clock=io.Clock(watch),
                 kept=kept,
             )
-            tables = folder.tables(
-                done.adata, specs, clock, lambda _, spec: federated.contrast(done, spec)
-            )
+            tables = folder.tables(done.adata, specs, clock)
             with io.written_folder(out) as scratch:
                 watch("what stays at sites")
                 with clock.stage("what stays at sites"):
@@ -125,6 +126,7 @@ def simulate(
                 watch("writing")
                 io.write_table(done.disclosure.set_index("stage"), scratch / "disclosure.csv")
                 io.write_table(done.cells, scratch / "cells.csv")
+                done.adata.write_h5ad(scratch / "fit.h5ad")
                 folder.write(done.adata, tables, scratch, clock, _record(done, sites, rules))
                 check()
         for checkpoint in checkpoints:

@@ -1,7 +1,7 @@
 """The folder of results."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import anndata
 import pandas as pd
 
-from expressway import get, io, pl
+from expressway import get, io, pl, tl
 from expressway.io.contrast import ContrastSpec
 
 # Letters of a contrast's name in the names of its files.
@@ -31,13 +31,12 @@ def tables(
     adata: anndata.AnnData,
     specs: Sequence[ContrastSpec | None],
     clock: io.Clock,
-    again: Callable[[anndata.AnnData, ContrastSpec | None], pd.DataFrame],
 ) -> list[Tested]:
     """The results of each contrast once, of which the first is tested already."""
     found: dict[str, Tested] = {}
     for i, spec in enumerate(specs):
         with clock.stage("tests"):
-            table = get.de(adata) if i == 0 else again(adata, spec)
+            table = get.de(adata) if i == 0 else tl.contrast(adata, spec)
         name = str(adata.uns["de"]["contrast"])
         threshold = float(adata.uns["de"]["filter_threshold"])
         found[name] = Tested(name, "", table, threshold)

@@ -123,7 +123,7 @@ def agree(
     """
     genes, left_out = _common_genes(descriptions, intersect)
     columns = {name: _column(descriptions, name) for name in descriptions[0].columns}
-    coded = design(formula, _every_combination(columns), reference)
+    coded = of_columns(columns, formula, reference)
     fitted = sorted(map(str, coded.spec.transform_state))
     if fitted:
         message = (
@@ -135,6 +135,11 @@ def agree(
         if not column.number:  # as the design orders them, reference level first or not
             columns[name] = column._replace(levels=_ordered(coded, name, column.levels))
     return Agreement(genes, coded, columns, left_out)
+
+
+def of_columns(columns: Mapping[str, Column], formula: str, reference: Mapping[str, str]) -> Design:
+    """The design of samples with these columns; its matrix is of no sample."""
+    return design(formula, _every_combination(columns), reference)
 
 
 def code(site: str, agreement: Agreement, adata: anndata.AnnData, key: bytes) -> Coded:

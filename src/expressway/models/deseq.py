@@ -89,6 +89,8 @@ class Gene(NamedTuple):
     """Coefficients came from the box-constrained solver."""
     unsupported: Float[np.ndarray, "g p p"]
     """Projector on directions in which the likelihood rises for ever (separation), else 0."""
+    positive: Float[np.ndarray, "g q q"]
+    """``Z'Z``, Z = (1, X), over the samples with a count, none of them replaced."""
 
 
 class DESeqFit(NamedTuple):
@@ -182,6 +184,7 @@ class _Moments(NamedTuple):
     initial: Float[np.ndarray, "k"]
     """Where dispersions start."""
     unsupported: Float[np.ndarray, "k p p"]
+    positive: Float[np.ndarray, "k q q"]
 
 
 def _moments(cohort: Cohort, n: int, genes: Int[np.ndarray, "k"]) -> _Moments:
@@ -201,6 +204,7 @@ def _moments(cohort: Cohort, n: int, genes: Int[np.ndarray, "k"]) -> _Moments:
         begin=begin,
         initial=dispersion.start(sums, second, n, cohort.coefficients),
         unsupported=nb.unsupported(tried, against, len(genes)),
+        positive=sums.positive,
     )
 
 
@@ -255,6 +259,7 @@ def _fit_genes(
         beta_status=glm.status,
         boxed=glm.boxed,
         unsupported=first.unsupported,
+        positive=first.positive,
     )
     return _spread_out(found, genes, cohort.genes), frozen
 
@@ -280,7 +285,7 @@ def _spread_out(found: Gene, genes: Int[np.ndarray, "k"], total: int) -> Gene:
 
     whole = jax.tree.map(widen, found)
     missing = np.isnan(whole.base_mean)
-    for zero in (whole.base_mean, whole.base_variance, whole.unsupported):
+    for zero in (whole.base_mean, whole.base_variance, whole.unsupported, whole.positive):
         zero[missing] = 0.0
     return whole
 
@@ -363,6 +368,7 @@ def _refit(
     empty = np.setdiff1d(np.arange(len(refitted)), left)
     again.beta[empty] = 0.0
     again.covariance[empty] = 0.0
+    again = again._replace(positive=gene.positive[refitted])
 
     def put(whole: np.ndarray, part: np.ndarray) -> np.ndarray:
         updated = whole.copy()

@@ -54,8 +54,8 @@ class Moments(NamedTuple):
     """``X'q``."""
     log: Float[Array, "g p"]
     """``X' log(q + .1)`` (natural log): DESeq2's start for the coefficients."""
-    positive: Float[Array, "g p p"]
-    """``X'X`` over the rows with a count (`nb.unsupported`)."""
+    positive: Float[Array, "g q q"]
+    """``Z'Z``, Z = (1, X), over the rows with a count: q = p + 1."""
     total: Float[Array, "g p"]
     """Sum of x."""
 
@@ -65,13 +65,14 @@ def moments(s: Samples) -> Moments:
     present = s.weight[:, None]
     inverse = jnp.broadcast_to(jnp.exp(-s.offset), s.y.shape)
     q = s.y * inverse
+    ones = jnp.ones(s.x.shape[0])
     return Moments(
         mean=jnp.sum(present * q, axis=0),
         inverse_size=jnp.sum(present * inverse, axis=0),
         normal=weighted_crossproduct(jnp.broadcast_to(present, s.y.shape), s.x),
         linear=(present * q).T @ s.x,
         log=(present * jnp.log(q + 0.1)).T @ s.x,
-        positive=weighted_crossproduct(present * (s.y > 0), s.x),
+        positive=weighted_crossproduct(present * (s.y > 0), jnp.column_stack([ones, s.x])),
         total=jnp.broadcast_to(present, s.y.shape).T @ s.x,
     )
 

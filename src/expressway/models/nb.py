@@ -217,7 +217,7 @@ class Directions(NamedTuple):
 
 def directions(
     normal: Float[np.ndarray, "g p p"],
-    positive: Float[np.ndarray, "g p p"],
+    positive: Float[np.ndarray, "g q q"],
     total: Float[np.ndarray, "g p"],
 ) -> Directions:
     """Directions in which the likelihood may rise for ever.
@@ -231,9 +231,10 @@ def directions(
     Parameters
     ----------
     normal, positive, total
-        ``sum x x'`` over all rows and over those with a count, ``sum x`` over all rows
-        (`dispersion.moments`).
+        ``sum x x'`` over all rows, ``sum (1, x)(1, x)'`` over those with a count, ``sum x`` over
+        all rows (`dispersion.moments`).
     """
+    positive = positive[:, 1:, 1:]
     value, vector = np.linalg.eigh(positive)
     null = value <= SIDE * np.maximum(value[:, -1:], 1.0)
     some = np.flatnonzero(np.any(null, axis=1))

@@ -5,12 +5,14 @@ from typing import NamedTuple
 import numpy as np
 
 from expressway._types import Array, Float
-from expressway.core.cohort import Cohort
 
 from .deseq import DESeqFit
 from .multiple_testing import Adjusted, benjamini_hochberg, independent_filter
 from .status import statuses
-from .wald import Wald, counts_in, wald
+from .wald import Wald, wald
+
+# Sums of rounded terms of both signs: their number times 2e-16, and some.
+ROUNDING = 1e-12
 
 
 class Takers(NamedTuple):
@@ -30,7 +32,6 @@ class Results(NamedTuple):
 
 def results(
     fit: DESeqFit,
-    cohort: Cohort,
     contrast: Float[np.ndarray, "p"],
     takers: Takers,
 ) -> Results:
@@ -38,17 +39,22 @@ def results(
 
     Parameters
     ----------
-    fit, cohort
+    fit
         What `deseq.fit` returned.
     contrast
         Weight of each coefficient.
     takers
-        Samples that take part: a gene without counts in any has fold change 0 and p = 1.
+        Samples that take part: a gene without counts in any has fold change 0 and p = 1 (DESeq2
+        R/results.R, contrastAllZero). It has none when ``(constant + x columns)²`` adds up to 0
+        over its samples with a count.
     """
     test = wald(fit.gene.beta, fit.gene.covariance, contrast)
     empty_after = fit.replaced & (fit.gene.base_mean == 0)
-    inside = cohort.sum(counts_in, shared=(takers.constant, takers.columns)).total
-    no_counts = (inside == 0) & (fit.gene.base_mean > 0)
+    marks = np.append(takers.constant, takers.columns)
+    size = np.einsum("p,gpq,q->g", np.abs(marks), np.abs(fit.gene.positive), np.abs(marks))
+    inside = np.einsum("p,gpq,q->g", marks, fit.gene.positive, marks)
+    # Marks are 0 or of order 1: what is left of terms that cancel is rounding.
+    no_counts = (inside <= ROUNDING * size) & (fit.gene.base_mean > 0)
     nothing = no_counts | empty_after
     p_value = np.where(fit.outlier, np.nan, np.where(no_counts, 1.0, test.p_value))
     test = Wald(

@@ -2,12 +2,10 @@
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from expressway._types import Array, Float
-from expressway.core.cohort import Samples
+from expressway._types import Float
 
 
 class Wald(NamedTuple):
@@ -40,18 +38,3 @@ def wald(
     se = np.sqrt(np.einsum("p,gpq,q->g", contrast, covariance, contrast))
     stat = np.divide(estimate, se, out=np.full_like(se, np.nan), where=se > 0)
     return Wald(estimate / np.log(2), se / np.log(2), stat, 2 * special.ndtr(-np.abs(stat)))
-
-
-class Counted(NamedTuple):
-    """Counts in the samples that take part in a contrast."""
-
-    total: Float[Array, "g"]
-
-
-def counts_in(constant: Float[Array, ""], columns: Float[Array, "p"], s: Samples) -> Counted:
-    """Counts of rows with ``|constant + x columns| > 1e-9``, summed.
-
-    A gene without any has fold change 0 and p = 1 (DESeq2 R/results.R, contrastAllZero).
-    """
-    takes_part = jnp.abs(constant + s.x @ columns) > 1e-9
-    return Counted(jnp.sum(jnp.where((takes_part & (s.weight > 0))[:, None], s.y, 0.0), axis=0))

@@ -15,7 +15,7 @@ from expressway._errors import InputError
 from expressway._types import Int
 from expressway.core.cohort import Ask, Pooled, samples
 from expressway.core.order import below
-from expressway.models import deseq, dispersion, nb, outliers, size_factors, wald
+from expressway.models import deseq, dispersion, nb, outliers, size_factors
 
 STATISTICS = (
     size_factors.log_counts,
@@ -32,7 +32,6 @@ STATISTICS = (
     below(outliers.squared_error),
     outliers.flags,
     deseq.counts,
-    wald.counts_in,
 )
 CHANGES = (size_factors.normalise, size_factors.shifted, outliers.replaced)
 
