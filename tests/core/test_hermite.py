@@ -21,7 +21,7 @@ def interpolant(nodes, last=None):
     parts = [
         np.where(np.arange(len(nodes)) <= last[:, None], part, np.nan) for part in wells(nodes)
     ]
-    return Interpolant(nodes, *parts, last)
+    return Interpolant(np.tile(nodes, (GENES, 1)), *parts, last)
 
 
 def test_error_falls_with_the_sixth_power_of_the_distance():
@@ -76,7 +76,7 @@ def test_nearest_of_two_minima_downhill():
     nodes = np.linspace(-4, 4, 17)
     square = nodes**2
     parts = ((square - 4) ** 2, 4 * nodes * (square - 4), 12 * square - 16)
-    table = Interpolant(nodes, *(np.tile(part, (4, 1)) for part in parts), np.full(4, 16))
+    table = Interpolant(*(np.tile(part, (4, 1)) for part in (nodes, *parts)), np.full(4, 16))
     start = np.array([-3.2, -0.4, 0.3, 3.7])
     # A polynomial of degree four is interpolated exactly; six secants.
     np.testing.assert_allclose(table.downhill(start), 2 * np.sign(start), atol=1e-6)

@@ -34,7 +34,8 @@ def interpolant(cohort: Pooled, beta: np.ndarray) -> Interpolant:
         sums = cohort.sum(dispersion.profile_linear, log_alpha, shape)
         columns.append(dispersion.adjusted(log_alpha, shape, sums))
     parts = (np.stack([np.asarray(c[i]) for c in columns], axis=1) for i in range(3))
-    return Interpolant(at, *parts, np.full(GENES, len(at) - 1))
+    nodes = np.tile(at, (GENES, 1))
+    return Interpolant(nodes, *parts, np.full(GENES, len(at) - 1))
 
 
 @pytest.mark.parametrize(("n", "seed"), [(3, 10), (4, 11), (6, 12)])
@@ -46,7 +47,7 @@ def test_stops_where_deseq2_s_ascent_stops(n, seed):
     start = np.exp(rng.uniform(np.log(1e-3), np.log(2), GENES))
     start[:5] = 1e-8
     stop = ascent.ascend(profile, np.log(start), np.log(1e-9))
-    reported = ascent.gene_wise(profile, start, (1e-8, HIGHEST))
+    reported = ascent.gene_wise(profile, start, (1e-8, HIGHEST)).alpha
     # The pipeline sends flat profiles here; the interpolant is made for those.
     flat = np.max(profile.curvature, axis=1) < dispersion.FLAT
     for i in range(GENES):
@@ -54,7 +55,7 @@ def test_stops_where_deseq2_s_ascent_stops(n, seed):
         limit = 1e-4 if flat[i] else 1e-3
         expected = ascend(math.log(start[i]), gene, math.log(1e-9))
         # Past its nodes the profile is not known: reported are 1e-8 and the largest dispersion.
-        if profile.nodes[0] < expected.a < profile.nodes[-1]:
+        if profile.nodes[i, 0] < expected.a < profile.nodes[i, -1]:
             assert stop.log_alpha[i] == pytest.approx(expected.a, abs=limit)
         # Below 1e-7 the profile is level to 1e-8 and a grid's best is anyone's; unused by DESeq2.
         pair = np.maximum([reported[i], gene_wise(start[i], gene, HIGHEST)], 1e-7)
@@ -89,7 +90,7 @@ def test_steep_start_comes_back_from_beyond_the_largest_dispersion():
     slope = profile.at(np.log(start), everyone)[1]
     thrown = np.flatnonzero((slope < -17) & np.any(profile.slope[:, -6:] > 0, axis=1))
     assert len(thrown) >= 3
-    reported = ascent.gene_wise(profile, start, (1e-8, HIGHEST))
+    reported = ascent.gene_wise(profile, start, (1e-8, HIGHEST)).alpha
     y = np.asarray(cohort.rows.y)
     for i in thrown:
         gene = Gene(y[:, i], np.maximum(x @ beta[i], 0.5), x)

@@ -21,7 +21,8 @@ class Interpolant(NamedTuple):
     The error is ``h⁶ / 46080`` times the sixth derivative, h being the distance of nodes.
     """
 
-    nodes: Float[np.ndarray, "m"]
+    nodes: Float[np.ndarray, "g m"]
+    """Ascending."""
     loss: Float[np.ndarray, "g m"]
     slope: Float[np.ndarray, "g m"]
     curvature: Float[np.ndarray, "g m"]
@@ -30,7 +31,12 @@ class Interpolant(NamedTuple):
 
     def take(self, genes: Int[np.ndarray, "k"]) -> "Interpolant":
         """That of some genes."""
-        return Interpolant(self.nodes, *(a[genes] for a in self[1:]))
+        return Interpolant(*(a[genes] for a in self))
+
+    @property
+    def end(self) -> Float[np.ndarray, "g"]:
+        """Each gene's last node."""
+        return np.take_along_axis(self.nodes, self.last[:, None], axis=1)[:, 0]
 
     def at(
         self, a: Float[np.ndarray, "k"], genes: Int[np.ndarray, "k"]
@@ -41,11 +47,11 @@ class Interpolant(NamedTuple):
         risen, to turn back.
         """
         beyond = a
-        a = np.clip(a, self.nodes[0], self.nodes[self.last[genes]])
-        left = np.searchsorted(self.nodes, a, side="right") - 1
-        left = np.clip(left, 0, self.last[genes] - 1)
-        h = self.nodes[left + 1] - self.nodes[left]
-        t = (a - self.nodes[left]) / h
+        nodes, last = self.nodes[genes], self.last[genes]
+        a = np.clip(a, nodes[:, 0], self.end[genes])
+        left = np.clip(np.sum(nodes <= a[:, None], axis=1) - 1, 0, last - 1)
+        h = self.nodes[genes, left + 1] - self.nodes[genes, left]
+        t = (a - self.nodes[genes, left]) / h
         f0, f1 = self.loss[genes, left], self.loss[genes, left + 1]
         d0, d1 = h * self.slope[genes, left], h * self.slope[genes, left + 1]
         c0, c1 = h * h * self.curvature[genes, left], h * h * self.curvature[genes, left + 1]
@@ -66,18 +72,19 @@ class Interpolant(NamedTuple):
         Nearest as the slopes on the nodes tell.
         """
         everyone = np.arange(len(start))
-        there = np.arange(len(self.nodes)) <= self.last[:, None]
-        start = np.clip(start, self.nodes[0], self.nodes[self.last])
+        count = self.nodes.shape[1]
+        there = np.arange(count) <= self.last[:, None]
+        start = np.clip(start, self.nodes[:, 0], self.end)
         up = self.at(start, everyone)[1] <= 0
         above = there & (self.nodes > start[:, None])
         below = there & (self.nodes < start[:, None])
         turned = np.where(up[:, None], above & (self.slope >= 0), below & (self.slope <= 0))
         found = np.any(turned, axis=1)
-        backwards = len(self.nodes) - 1 - np.argmax(turned[:, ::-1], axis=1)
+        backwards = count - 1 - np.argmax(turned[:, ::-1], axis=1)
         end = np.where(up, np.argmax(turned, axis=1), backwards)
         end = np.where(found, end, np.where(up, self.last, 0))
-        before = self.nodes[np.clip(end - np.where(up, 1, -1), 0, len(self.nodes) - 1)]
-        far = self.nodes[end]
+        before = self.nodes[everyone, np.clip(end - np.where(up, 1, -1), 0, count - 1)]
+        far = self.nodes[everyone, end]
         near = np.where(up, np.maximum(before, start), np.minimum(before, start))
         minimum = self._root(near, far, everyone)
         return np.where(found, minimum, far)

@@ -13,6 +13,17 @@ _Index = int | Int[Array, ""]
 _Pair = tuple[jax.Array, jax.Array]
 
 
+def weighted_sum(w: Float[Array, "n #g"], v: Float[Array, "n g"]) -> Float[Array, "g"]:
+    """``sum_n w_ng v_ng`` as a matrix product.
+
+    XLA's own sum over the first axis takes three times as long, and what is summed is computed
+    within it one lane at a time.
+    """
+    if w.shape[1] == 1:
+        return w[:, 0] @ v
+    return jnp.ones(v.shape[0]) @ (w * v)
+
+
 def cholesky(a: Float[Array, "g p p"]) -> Float[Array, "g p p"]:
     """Lower factor L with ``L L' = a``; NaN for a gene whose matrix is not positive definite."""
     rest = jnp.moveaxis(a, 0, -1)

@@ -11,13 +11,13 @@ import numpy as np
 
 from expressway._types import Array, Bool, Int
 
-from .cohort import LARGEST, Ask, Cohort, Pooled, blocks, compiled, rows_of
+from .cohort import Ask, Cohort, Pooled, blocks, compiled, each, rows_of
 
-# Steps between two looks at which genes are done. Most genes need four or five: fewer steps
-# repack more often, more steps compute more finished genes.
-STEPS_A_CALL = 4
-# The last genes run in a block of their own size: a second shape to compile, and worth it.
-STRAGGLERS = 128
+# Steps before the unfinished genes are packed together. Most genes need four or five: fewer steps
+# pack more often, more steps compute more finished genes.
+STEPS_A_PASS = 4
+# Genes in a block where there are no rows, only sums.
+SMALL_BLOCK = 1024
 
 
 class Status(IntEnum):
@@ -121,7 +121,7 @@ def solve(
     run = _run_of(solver, statistic, penalty)
     if isinstance(theta0, Known):
         state, sums = solver.init(theta0.theta), theta0.sums
-        state = _in_blocks(functools.partial(_step, run.solver, None), state, hyper, sums)
+        state, _ = _in_blocks(functools.partial(_step, run.solver), state, sums)
     else:
         state = solver.init(theta0)
     state = jax.tree.map(np.array, state)
@@ -239,72 +239,53 @@ def _penalised(statistic, penalty):
     """The statistic of a cohort that has all rows, with the penalty: one function to compile."""
 
     def both(theta, hyper, samples):
-        return penalty(theta, hyper, statistic(theta, hyper, samples))
+        sums = statistic(theta, hyper, samples)
+        return sums if penalty is None else penalty(theta, hyper, sums)
 
     return both
 
 
 def _packed(run, state, hyper, cohort, index):
-    """Genes in blocks of one shape; after each call the unfinished ones are packed together."""
+    """Genes in blocks of one shape; after each pass the unfinished ones are packed together."""
     steps = np.zeros(len(index), dtype=np.int64)
     waiting, taken = np.arange(len(index)), 0
+    evaluated = compiled(_penalised(run.statistic, run.penalty))
+
+    def one(budget: int, at: Int[np.ndarray, "b"], count: int) -> Int[np.ndarray, "k"]:
+        """Move a block of genes, in place; those that are not finished yet."""
+        rows = jax.device_put(cohort.take(index[at]))
+        now, fixed = jax.device_put((rows_of(state, at), rows_of(hyper, at)))
+        done, used = run.solver.done(now), np.zeros(len(at), dtype=np.int64)
+        for _ in range(budget):
+            used += ~np.asarray(done)
+            now, done = _step(run.solver, now, evaluated(now.trial, fixed, rows))
+            if np.all(done):
+                break
+        keep = at[:count]
+        for whole, part in zip(jax.tree.leaves(state), jax.tree.leaves(now), strict=True):
+            whole[keep] = np.asarray(part)[:count]
+        steps[keep] += used[:count]
+        return keep[~np.asarray(done)[:count]]
+
     while len(waiting) and taken < run.max_steps:
-        budget = min(STEPS_A_CALL, run.max_steps - taken)
+        budget = min(STEPS_A_PASS, run.max_steps - taken)
         taken += budget
-        unfinished = []
-        size = min(cohort.block, STRAGGLERS) if len(waiting) <= STRAGGLERS else cohort.block
-        for position, count in blocks(len(waiting), size):
-            at = waiting[position]
-            moved, done, used = _run(
-                run.solver,
-                run.statistic,
-                run.penalty,
-                budget,
-                rows_of(state, at),
-                rows_of(hyper, at),
-                cohort.take(index[at]),
-            )
-            keep = at[:count]
-            for whole, part in zip(jax.tree.leaves(state), jax.tree.leaves(moved), strict=True):
-                whole[keep] = np.asarray(part)[:count]
-            steps[keep] += np.asarray(used)[:count]
-            unfinished.append(keep[~np.asarray(done)[:count]])
-        waiting = np.concatenate(unfinished)
+        parts = blocks(len(waiting), cohort.block)
+        moved = [(budget, waiting[position], count) for position, count in parts]
+        waiting = np.concatenate(each(lambda block: one(*block), moved))
     return state, steps
 
 
-@functools.partial(jax.jit, static_argnames=("solver", "statistic", "penalty"))
-def _run(solver, statistic, penalty, budget, state, hyper, samples):
-    """At most ``budget`` steps; finished genes stand still."""
-
-    def unfinished(carry):
-        state, _, taken = carry
-        return (taken < budget) & ~jnp.all(solver.done(state))
-
-    def body(carry):
-        state, used, taken = carry
-        sums = statistic(state.trial, hyper, samples)
-        new = _advance(solver, penalty, state, hyper, sums)
-        return new, used + ~solver.done(state), taken + 1
-
-    used = jnp.zeros(solver.done(state).shape, dtype=jnp.int64)
-    state, used, _ = jax.lax.while_loop(unfinished, body, (state, used, 0))
-    return state, solver.done(state), used
-
-
-def _advance(solver, penalty, state, hyper, sums):
-    """One step for the genes that are not done."""
-    if penalty is not None:
-        sums = penalty(state.trial, hyper, sums)
+@functools.partial(jax.jit, static_argnames=("solver",))
+def _step(solver, state, sums):
+    """One step for the genes that are not done, and which are then."""
     done = solver.done(state)
 
     def keep(old, new):
         return jnp.where(done.reshape(done.shape + (1,) * (new.ndim - 1)), old, new)
 
-    return jax.tree.map(keep, state, solver.step(state, sums))
-
-
-_step = functools.partial(jax.jit, static_argnames=("solver", "penalty"))(_advance)
+    state = jax.tree.map(keep, state, solver.step(state, sums))
+    return state, solver.done(state)
 
 
 def _rounds(run, state, hyper, cohort, index):
@@ -325,20 +306,21 @@ def _ask(run, state, hyper, index, waiting) -> Ask:
 
 def _moved(run, state, hyper, steps, waiting, sums) -> Int[np.ndarray, "k"]:
     """Move the unfinished genes, in place; those of them that are not finished yet."""
-    step = functools.partial(_step, run.solver, run.penalty)
-    new = _in_blocks(step, rows_of(state, waiting), rows_of(hyper, waiting), sums)
+    now = rows_of(state, waiting)
+    if run.penalty is not None:
+        sums = _in_blocks(compiled(run.penalty), now.trial, rows_of(hyper, waiting), sums)
+    new, done = _in_blocks(functools.partial(_step, run.solver), now, sums)
     for whole, part in zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True):
         whole[waiting] = part
     steps[waiting] += 1
-    unfinished = ~np.asarray(run.solver.done(new)) & (steps[waiting] < run.max_steps)
-    return waiting[unfinished]
+    return waiting[~done & (steps[waiting] < run.max_steps)]
 
 
 def _in_blocks(fn, *trees):
-    """A function of genes on blocks of one of two sizes, so that it compiles twice at most."""
+    """A function of genes on blocks of one size, so that it compiles once."""
     count = len(jax.tree.leaves(trees)[0])
     parts = [
         jax.tree.map(lambda a, taken=taken: np.asarray(a)[:taken], fn(*rows_of(trees, at)))
-        for at, taken in blocks(count, STRAGGLERS if count <= STRAGGLERS else LARGEST)
+        for at, taken in blocks(count, SMALL_BLOCK)
     ]
     return jax.tree.map(lambda *a: np.concatenate(a), *parts)

@@ -3,8 +3,9 @@
 With few residual degrees of freedom many profiles are nearly flat: DESeq2's ascent then stops on
 the way to the optimum (gain of a step below 1e-6), or gives up after 100 steps and takes the best
 of a grid. Trend, prior and, through them, every p-value depend on these values, so they are
-reproduced. No further look at the rows is needed: the profile of such a gene is evaluated once on
-fixed nodes, and the ascent runs on the interpolant.
+reproduced. The ascent runs on an interpolant: most take a few short steps, for which two nodes
+downhill of the start are enough; the profiles of the others are evaluated on nodes over the whole
+range.
 
 Source: DESeq2 1.38 ``src/DESeq2.cpp`` (fitDisp, fitDispGrid) and ``R/core.R``
 (estimateDispersionsGeneEst).
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from expressway._types import Float, Int
+from expressway._types import Bool, Float, Int
 from expressway.core.hermite import Interpolant
 
 # src/DESeq2.cpp, fitDisp: Armijo's epsilon; bounds of a proposal; a step's gain that ends it.
@@ -37,6 +38,10 @@ def nodes(max_dispersion: float) -> Float[np.ndarray, "m"]:
     return np.concatenate([near, far])[::-1].copy()
 
 
+# Nodes downhill of the start, and the steepest slope with which the first step stays among them.
+WINDOW = (0.5, 1.0)
+
+
 class Stop(NamedTuple):
     """Where the ascent of each gene ended."""
 
@@ -44,6 +49,8 @@ class Stop(NamedTuple):
     initial_loss: Float[np.ndarray, "g"]
     loss: Float[np.ndarray, "g"]
     steps: Int[np.ndarray, "g"]
+    beyond: Bool[np.ndarray, "g"]
+    """It looked beyond the first or the last node."""
 
 
 def ascend(profile: Interpolant, start: Float[np.ndarray, "g"], lowest: float) -> Stop:
@@ -55,6 +62,7 @@ def ascend(profile: Interpolant, start: Float[np.ndarray, "g"], lowest: float) -
     step = np.ones_like(a)
     accepted = np.zeros(len(a), dtype=int)
     steps = np.zeros(len(a), dtype=int)
+    beyond = np.zeros(len(a), dtype=bool)
     live = everyone
     for _ in range(_STEPS):
         if not len(live):
@@ -63,6 +71,7 @@ def ascend(profile: Interpolant, start: Float[np.ndarray, "g"], lowest: float) -
         uphill = -slope[live]
         step[live] = _clipped(a[live], step[live], uphill)
         proposal = a[live] + step[live] * uphill
+        beyond[live] |= (proposal < profile.nodes[live, 0]) | (proposal > profile.end[live])
         new_loss, new_slope = profile.at(proposal, live)
         accept = new_loss <= loss[live] - step[live] * _ARMIJO * uphill**2
         step[live[~accept]] /= 2
@@ -76,7 +85,7 @@ def ascend(profile: Interpolant, start: Float[np.ndarray, "g"], lowest: float) -
         step[on] = np.minimum(step[on] * 1.1, 1.0)
         step[on[accepted[on] % 5 == 0]] /= 2
         live = np.setdiff1d(live, moved[ended], assume_unique=True)
-    return Stop(a, initial, loss, steps)
+    return Stop(a, initial, loss, steps, beyond)
 
 
 def _clipped(
@@ -102,11 +111,19 @@ def _best(profile: Interpolant, values: Float[np.ndarray, "g m"]) -> Float[np.nd
     return values[np.arange(g), np.argmin(loss, axis=1)]
 
 
+class Found(NamedTuple):
+    """What DESeq2 would report of each gene."""
+
+    alpha: Float[np.ndarray, "g"]
+    beyond: Bool[np.ndarray, "g"]
+    """Its ascent, or the grid after it, looked beyond the nodes."""
+
+
 def gene_wise(
     profile: Interpolant,
     start: Float[np.ndarray, "g"],
     bounds: tuple[float, float],
-) -> Float[np.ndarray, "g"]:
+) -> Found:
     """Dispersions (not their logs) that DESeq2 would report, from its start.
 
     The start is kept when the log-likelihood does not rise by 1e-6 of its size; a gene whose
@@ -118,5 +135,6 @@ def gene_wise(
     still = stop.initial_loss - stop.loss < _TOLERANCE * np.abs(stop.initial_loss)
     alpha = np.where(still, start, alpha)
     by_grid = ((stop.steps == 1) | (stop.steps == _STEPS)) & (alpha > 10 * lower)
-    alpha = np.where(by_grid, np.exp(grid(profile, np.log(lower), np.log(upper))), alpha)
-    return np.clip(alpha, lower, upper)
+    some = np.flatnonzero(by_grid)
+    alpha[some] = np.exp(grid(profile.take(some), np.log(lower), np.log(upper)))
+    return Found(np.clip(alpha, lower, upper), stop.beyond | by_grid)

@@ -15,9 +15,10 @@ from expressway._types import Array, Bool, Float, Int, Shaped
 from expressway.core import linear
 from expressway.core.cohort import Cohort, Samples, rows_of
 from expressway.core.hermite import Interpolant
+from expressway.core.linear import weighted_sum
 from expressway.core.scalar import Curve, Interval, Scalar
 from expressway.core.solve import Known, Status, evaluate, solve
-from expressway.core.special import gamma_ratio
+from expressway.core.special import gamma_ratio, log1p
 
 from . import ascent
 from .nb import MIN_MU, mean, row_weight, weighted_crossproduct
@@ -67,8 +68,8 @@ def moments(s: Samples) -> Moments:
     q = s.y * inverse
     ones = jnp.ones(s.x.shape[0])
     return Moments(
-        mean=jnp.sum(present * q, axis=0),
-        inverse_size=jnp.sum(present * inverse, axis=0),
+        mean=weighted_sum(present, q),
+        inverse_size=weighted_sum(present, inverse),
         normal=weighted_crossproduct(jnp.broadcast_to(present, s.y.shape), s.x),
         linear=(present * q).T @ s.x,
         log=(present * jnp.log(q + 0.1)).T @ s.x,
@@ -92,8 +93,8 @@ def spread(center: Float[Array, "g"], linear: Float[Array, "g p"], s: Samples) -
     q = s.y * jnp.exp(-s.offset)
     m = jnp.maximum(1.0, s.x @ linear.T)
     return Spread(
-        square=jnp.sum(present * (q - center[None]) ** 2, axis=0),
-        excess=jnp.sum(present * ((q - m) ** 2 - m) / m**2, axis=0),
+        square=weighted_sum(present, (q - center[None]) ** 2),
+        excess=weighted_sum(present, ((q - m) ** 2 - m) / m**2),
     )
 
 
@@ -146,23 +147,25 @@ def _profile(log_alpha: Float[Array, "g"], mu: Float[Array, "n g"], s: Samples) 
     the loss up to ``lgamma(y + 1) - y log mu``, as DESeq2 leaves it. W = mu / (1 + alpha mu) has
     derivatives ``-alpha W²`` and ``-alpha W² + 2 alpha² W³``.
     """
-    alpha = jnp.exp(log_alpha)[None]
+    alpha = jnp.exp(log_alpha)
     r = 1.0 / alpha
     rows = row_weight(s)
-    ratio = gamma_ratio(s.y, r[0])
-    log = jnp.log1p(alpha * mu)
-    over = 1.0 / (1.0 + alpha * mu)
+    ratio = gamma_ratio(s.y, r, rows)
+    log = log1p(alpha[None] * mu)
+    over = 1.0 / (1.0 + alpha[None] * mu)
     w = mu * over
-    aw = alpha * w
-    gap = r * (log - ratio.digamma)
     left = (s.y - mu) * over
+    # What a gene has in common comes after the sums: fewer functions of rows are computed twice.
+    gap = r * (weighted_sum(rows, log) - ratio.digamma)
+    square = weighted_crossproduct(rows * w * w, s.x) * alpha[:, None, None]
+    cube = weighted_crossproduct(rows * w * w * w, s.x) * alpha[:, None, None] ** 2
     return Profile(
-        loss=-jnp.sum(rows * (ratio.log - (s.y + r) * log), axis=0),
-        slope=-jnp.sum(rows * (gap + left), axis=0),
-        curvature=-jnp.sum(rows * (r * r * ratio.trigamma - gap + w - aw * left), axis=0),
+        loss=weighted_sum(rows, (s.y + r[None]) * log) - ratio.log,
+        slope=-gap - weighted_sum(rows, left),
+        curvature=gap - r * r * ratio.trigamma - weighted_sum(rows, w - alpha[None] * w * left),
         info=weighted_crossproduct(rows * w, s.x),
-        info_slope=weighted_crossproduct(-rows * aw * w, s.x),
-        info_curvature=weighted_crossproduct(rows * aw * w * (2 * aw - 1), s.x),
+        info_slope=-square,
+        info_curvature=2.0 * cube - square,
     )
 
 
@@ -237,19 +240,32 @@ def gene_wise(
     # The gain of DESeq2's first step is at least Armijo's 1e-4 of the squared slope.
     still = square[free] < 1e4 * TOLERANCE
     left = found.status == Status.NOT_CONVERGED
-    tabled = np.flatnonzero(left | still | _flat(found))
+    tabled = left | still | _flat(found)
+    near = tabled & ~left & (np.abs(first.slope[free]) <= ascent.WINDOW[-1])
     bounds = (MIN_DISPERSION, max_dispersion(n))
     alpha, status = initial.copy(), np.full(g, int(Status.AT_BOUND))
     slow = np.zeros(g, bool)
-    if len(tabled):
-        table = profiles.table(ascent.nodes(bounds[1]), free[tabled])
-        begin = table.take(np.flatnonzero(left[tabled])).downhill(found.log_alpha[left])
+
+    def ascended(table: Interpolant, some: Int[np.ndarray, "k"]) -> Bool[np.ndarray, "k"]:
+        """Whether the ascent of some of the free genes stayed where the table has nodes."""
+        at = free[some]
+        slow[at] = True
+        alpha[at], beyond = ascent.gene_wise(table, initial[at], bounds)
+        return ~beyond
+
+    if np.any(near):
+        some = np.flatnonzero(near)
+        known = Curve(*rows_of(first, free[some]))
+        stayed = ascended(profiles.downhill(log_start[free[some]], known, free[some]), some)
+        tabled[some[stayed]] = False
+    if np.any(tabled):
+        some = np.flatnonzero(tabled)
+        table = profiles.table(ascent.nodes(bounds[1]), free[some])
+        begin = table.take(np.flatnonzero(left[some])).downhill(found.log_alpha[left])
         more = profiles.minimum(begin, free[left])
         found = _Minimum(*(_put(a, left, b) for a, b in zip(found, more, strict=True)))
-        flat = np.flatnonzero((still | _flat(found))[tabled])
-        at = free[tabled[flat]]
-        slow[at] = True
-        alpha[at] = ascent.gene_wise(table.take(flat), initial[at], bounds)
+        flat = np.flatnonzero((still | _flat(found))[some])
+        ascended(table.take(flat), some[flat])
     status[free] = found.status
     risen = first.loss[free] - found.loss >= TOLERANCE * np.abs(first.loss[free])
     moved = free[risen & ~slow[free]]
@@ -290,8 +306,7 @@ def maximum_a_posteriori(
     least = np.where(inside, FARTHEST, np.clip(REACH * np.sqrt(variance), 1.0, FARTHEST))
     end = np.where(far, np.maximum(np.log(trend) - least, np.log(initial)), np.log(trend))
     lower, upper = np.minimum(begin, end) - PAD, np.maximum(begin, end) + PAD
-    table, scale = profiles.between(lower, upper)
-    found = profiles.minimum(lower + scale * table.downhill((begin - lower) / scale))
+    found = profiles.minimum(profiles.between(lower, upper).downhill(begin))
     return Dispersions(_bounded(np.exp(found.log_alpha), n), found.status)
 
 
@@ -351,26 +366,35 @@ class _Profiles(NamedTuple):
 
     def table(self, nodes: Float[np.ndarray, "m"], some: Int[np.ndarray, "k"]) -> Interpolant:
         """Some genes on nodes that are the same for all."""
-        curve = self.at(np.tile(nodes, len(some)), np.repeat(some, len(nodes)))
-        last = np.full(len(some), len(nodes) - 1)
-        shape = (len(some), len(nodes))
-        loss, slope, curvature = (np.asarray(a).reshape(shape) for a in curve)
-        return Interpolant(nodes, loss, slope, curvature, last)
+        return self._on(np.tile(nodes, (len(some), 1)), some)
 
-    def between(
-        self, lower: Float[np.ndarray, "g"], upper: Float[np.ndarray, "g"]
-    ) -> tuple[Interpolant, Float[np.ndarray, "g"]]:
-        """All genes on nodes 0, 1, 2 … between each one's ends, and the distance of its nodes."""
-        count = np.ceil((upper - lower) / SPACING).astype(int) + 1
-        scale = (upper - lower) / (count - 1)
-        nodes = np.arange(count.max())
-        gene, node = np.nonzero(nodes < count[:, None])
-        curve = self.at(lower[gene] + node * scale[gene], gene)
-        whole = np.full((3, len(count), len(nodes)), np.nan)
-        for power, (values, part) in enumerate(zip(whole, curve, strict=True)):
-            values[gene, node] = part * scale[gene] ** power
+    def downhill(
+        self, begin: Float[np.ndarray, "k"], known: Curve, some: Int[np.ndarray, "k"]
+    ) -> Interpolant:
+        """Some genes on a few nodes downhill of a point at which they are known."""
+        down = np.where(np.asarray(known.slope) > 0, -1.0, 1.0)[:, None]
+        away = self._on(begin[:, None] + down * np.array(ascent.WINDOW), some)
+        parts = zip((begin, *known), away[:4], strict=True)
+        whole = (np.column_stack([point, rest]) for point, rest in parts)
+        nodes, *curve = (np.where(down > 0, a, a[:, ::-1]) for a in whole)
+        return Interpolant(nodes, *curve, away.last + 1)
+
+    def between(self, lower: Float[np.ndarray, "g"], upper: Float[np.ndarray, "g"]) -> Interpolant:
+        """All genes on evenly spaced nodes between each one's ends."""
+        last = np.ceil((upper - lower) / SPACING).astype(int)
+        step = np.arange(last.max() + 1)
+        nodes = lower[:, None] + step * ((upper - lower) / last)[:, None]
+        nodes[step > last[:, None]] = np.nan
+        return self._on(nodes, np.arange(len(self.genes)))
+
+    def _on(self, nodes: Float[np.ndarray, "k m"], some: Int[np.ndarray, "k"]) -> Interpolant:
+        """Some genes on nodes of their own, NaN behind their last ones."""
+        there = np.isfinite(nodes)
+        gene, _ = np.nonzero(there)
+        whole = np.full((3, *nodes.shape), np.nan)
+        whole[:, there] = np.asarray(self.at(nodes[there], some[gene]))
         loss, slope, curvature = whole
-        return Interpolant(nodes.astype(float), loss, slope, curvature, count - 1), scale
+        return Interpolant(nodes, loss, slope, curvature, np.sum(there, axis=1) - 1)
 
 
 def _flat(found: _Minimum) -> Bool[np.ndarray, "g"]:

@@ -46,11 +46,20 @@ def independent_filter(
     lowest = float(np.mean(mean == 0))
     share = np.linspace(lowest, 0.95 if lowest < 0.95 else 1.0, QUANTILES)
     thresholds = np.quantile(mean, share)
-    adjusted = [benjamini_hochberg(np.where(mean >= t, p, np.nan)) for t in thresholds]
-    number = np.array([np.sum(a < alpha) for a in adjusted], dtype=float)
-    chosen = _choose(number, share)
-    filtered = np.isfinite(p) & (mean < thresholds[chosen])
-    return Adjusted(adjusted[chosen], filtered, float(thresholds[chosen]))
+    tested = np.flatnonzero(np.isfinite(p))
+    ascending = tested[np.argsort(p[tested])]
+    below = [p[ascending[mean[ascending] >= t]] for t in thresholds]
+    number = np.array([_number_below(ps, alpha) for ps in below], dtype=float)
+    threshold = float(thresholds[_choose(number, share)])
+    adjusted = benjamini_hochberg(np.where(mean >= threshold, p, np.nan))
+    return Adjusted(adjusted, np.isfinite(p) & (mean < threshold), threshold)
+
+
+def _number_below(ascending: Float[np.ndarray, "k"], alpha: float) -> int:
+    """How many adjusted p-values are below alpha: up to the last ``p m / rank`` that is."""
+    m = len(ascending)
+    below = np.flatnonzero(ascending * (m / np.arange(1, m + 1)) < alpha)
+    return int(below[-1]) + 1 if len(below) else 0
 
 
 def _choose(number: Float[np.ndarray, "m"], share: Float[np.ndarray, "m"]) -> int:

@@ -14,7 +14,9 @@ from expressway._types import Array, Bool, Float, Int
 from expressway.core.boxed import Boxed, Score
 from expressway.core.cohort import Cohort, Samples
 from expressway.core.irls import Equation, Irls
+from expressway.core.linear import weighted_sum
 from expressway.core.solve import Problem, relay
+from expressway.core.special import log1p
 
 # DESeq2 R/core.R, minmu: means below it are raised inside weights, response and errors.
 MIN_MU = 0.5
@@ -39,10 +41,12 @@ def row_weight(s: Samples) -> Float[Array, "n #g"]:
 
 
 def weighted_crossproduct(w: Float[Array, "n g"], x: Float[Array, "n p"]) -> Float[Array, "g p p"]:
-    """``sum_n w_ng x_n x_n'`` as one matrix product for all genes."""
-    n, p = x.shape
-    outer = (x[:, :, None] * x[:, None, :]).reshape(n, p * p)
-    return (w.T @ outer).reshape(w.shape[1], p, p)
+    """``sum_n w_ng x_n x_n'`` as one matrix product for all genes, of the half that differs."""
+    row, column = np.triu_indices(x.shape[1])
+    half = (x[:, row] * x[:, column]).T @ w
+    place = np.zeros((x.shape[1], x.shape[1]), dtype=int)
+    place[row, column] = place[column, row] = np.arange(len(row))
+    return jnp.moveaxis(half[place], -1, 0)
 
 
 def equation(beta: Float[Array, "g p"], alpha: Float[Array, "g"], s: Samples) -> Equation:
@@ -100,9 +104,7 @@ def likelihood(beta: Float[Array, "g p"], alpha: Float[Array, "g"], s: Samples) 
     over = 1.0 / (1.0 + alpha * mu)
     rows = row_weight(s)
     return Score(
-        loss=jnp.sum(
-            rows * (jnp.log1p(alpha * mu) / alpha + s.y * jnp.log1p(1.0 / (alpha * mu))), axis=0
-        ),
+        loss=weighted_sum(rows, log1p(alpha * mu) / alpha + s.y * log1p(1.0 / (alpha * mu))),
         gradient=(rows * ((mu - s.y) * over)).T @ s.x,
         info=weighted_crossproduct(rows * mu * (1.0 + alpha * s.y) * over**2, s.x),
         fisher=weighted_crossproduct(rows * mu * over, s.x),
