@@ -191,3 +191,17 @@ def test_one_compilation_for_all_blocks_and_cohorts_of_a_size():
     assert len(traces) == 1
     Pooled(rows(13, 40)).sum(counted, np.ones(40))
     assert len(traces) == 2
+
+
+def test_as_many_genes_as_coefficients_or_one():
+    """Columns that belong to genes are told from columns of the design by name, not by number."""
+    rng = np.random.default_rng(4)
+    x = np.column_stack([np.ones(5), np.arange(5.0)])
+    for genes in (1, 2):
+        y = rng.poisson(9, (5, genes))
+        rows = cohort.samples(y, x)._replace(offset=rng.normal(0, 1, (5, genes)))
+        taken = cohort.Pooled(rows).take(np.arange(genes))
+        assert len({len(part) for part in taken}) == 1
+        np.testing.assert_array_equal(np.asarray(taken.x)[:5], x)
+        np.testing.assert_array_equal(taken.y[:5], y)
+        np.testing.assert_array_equal(taken.offset[:5], rows.offset)

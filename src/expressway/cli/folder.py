@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import anndata
 import pandas as pd
 
-from expressway import get, io, pl, tl
+from expressway import get, io, tl
 from expressway.io.contrast import ContrastSpec
 
 # Letters of a contrast's name in the names of its files.
@@ -57,6 +57,8 @@ def write(
 
     One contrast is written as ``results.csv``, several as ``results_NAME.csv``; likewise figures.
     """
+    from expressway import pl  # after the analysis: a refusal need not wait for matplotlib
+
     stored = adata.uns["de"]
     figures = folder / "figures"
     figures.mkdir()

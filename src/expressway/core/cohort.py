@@ -21,7 +21,7 @@ R = TypeVar("R")
 # Elements of one block of genes: 2^16 doubles are half a megabyte, so that the arrays between
 # operations stay in a core's cache (four times as many: 2.6 times the time).
 BLOCK_ELEMENTS = 2**17
-SMALLEST, LARGEST = 128, 8192
+SMALLEST, LARGEST = 128, 4096
 # Elements of the widest argument of a block: 2^17 doubles are a megabyte.
 WIDEST = 2**17
 
@@ -176,22 +176,30 @@ class Pooled:
 
     def take(self, genes: Int[np.ndarray, "k"]) -> Samples:
         """Rows of some genes, padded with empty rows to one of few sizes."""
+        rows, columns = self._rows, _columns(genes, self.genes)
+        own = {
+            name: self._pad(value[:, columns])
+            for name, value in (("offset", rows.offset), ("precision", rows.precision))
+            if value.shape[1] != 1
+        }
+        return self._shared._replace(y=self._pad(rows.y[:, columns]), **own)
+
+    @functools.cached_property
+    def _shared(self) -> Samples:
+        """What all genes share, padded once and kept where compiled functions find it."""
         rows = self._rows
-        columns = _columns(genes, self.genes)
-        extra = self._padded - rows.y.shape[0]
+        parts = {name: self._pad(getattr(rows, name)) for name in ("x", "weight")}
+        for name, value in (("offset", rows.offset), ("precision", rows.precision)):
+            if value.shape[1] == 1:
+                parts[name] = self._pad(value)
+        parts["cell"] = np.full(self._padded, -1)
+        parts["cell"][: len(rows.cell)] = rows.cell
+        return rows._replace(**jax.device_put(parts))
 
-        def pad(a: Array) -> np.ndarray:
-            dense = np.asarray(a, dtype=np.float64)
-            return np.pad(dense, [(0, extra)] + [(0, 0)] * (dense.ndim - 1))
-
-        return Samples(
-            y=pad(self._cut(rows.y, columns)),
-            x=pad(rows.x),
-            offset=pad(self._cut(rows.offset, columns)),
-            precision=pad(self._cut(rows.precision, columns)),
-            weight=pad(rows.weight),
-            cell=np.pad(np.asarray(rows.cell), (0, extra), constant_values=-1),
-        )
+    def _pad(self, a: Array) -> np.ndarray:
+        padded = np.zeros((self._padded, *a.shape[1:]))
+        padded[: len(a)] = a
+        return padded
 
     def sum(self, statistic, *args, shared=(), genes=None):  # noqa: D102
         return self.collect(compiled(statistic), *args, shared=shared, genes=genes)
@@ -233,6 +241,11 @@ def each(fn: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """``[fn(item) for item in items]``, on all cores: compiled functions run side by side."""
     items = list(items)
     return list(_threads().map(fn, items)) if len(items) > 1 else [fn(item) for item in items]
+
+
+def meanwhile(fn: Callable[[], Any]) -> None:
+    """Run something beside what comes next: compilation takes one core."""
+    _threads().submit(fn)
 
 
 @functools.cache

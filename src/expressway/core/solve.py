@@ -11,13 +11,12 @@ import numpy as np
 
 from expressway._types import Array, Bool, Int
 
-from .cohort import Ask, Cohort, Pooled, blocks, compiled, each, rows_of
+from .cohort import Ask, Cohort, Pooled, blocks, each, rows_of
 
-# Steps before the unfinished genes are packed together. Most genes need four or five: fewer steps
-# pack more often, more steps compute more finished genes.
-STEPS_A_PASS = 4
 # Genes in a block where there are no rows, only sums.
 SMALL_BLOCK = 1024
+# Genes in a block of those that a first solver gave up.
+FEW = 128
 
 
 class Status(IntEnum):
@@ -103,7 +102,8 @@ def solve(
     statistic
         ``statistic(theta, hyper, samples)``, additive over samples.
     theta0, hyper
-        Pytrees whose leaves have the genes to fit as first axis; ``theta0`` may be `Known`.
+        Pytrees whose leaves have the genes to fit as first axis. Instead of a start, `Resumed` is
+        where the same solver left off.
     cohort
         Where the rows live.
     penalty
@@ -118,18 +118,24 @@ def solve(
         With numpy leaves. A gene that fails has a status, never an exception.
     """
     index = np.arange(cohort.genes) if genes is None else np.asarray(genes)
-    run = _run_of(solver, statistic, penalty)
-    if isinstance(theta0, Known):
-        state, sums = solver.init(theta0.theta), theta0.sums
-        state, _ = _in_blocks(functools.partial(_step, run.solver), state, sums)
-    else:
-        state = solver.init(theta0)
+    return _solved(Problem(solver, statistic, theta0, penalty), hyper, cohort, index)
+
+
+def _solved(
+    p: "Problem", hyper: Any, cohort: Cohort, index: Int[np.ndarray, "k"], block: int | None = None
+) -> Fit:
+    """Fit of some genes; so many in a block where rows are in memory."""
+    run, start = _run_of(p.solver, p.statistic, p.penalty), p.theta0
+    state = start.state if isinstance(start, Resumed) else p.solver.init(start)
     state = jax.tree.map(np.array, state)
-    advance = _packed if isinstance(cohort, Pooled) else _rounds
     steps = np.zeros(len(index), dtype=np.int64)
-    if len(index):
-        state, steps = advance(run, state, hyper, cohort, index)
-    return _fit(run, solver, state, hyper, steps)
+    if not len(index):
+        pass
+    elif isinstance(cohort, Pooled):
+        state, steps = _packed(run, state, hyper, cohort, index, block or cohort.block)
+    else:
+        state, steps = _rounds(run, state, hyper, cohort, index)
+    return _fit(run, p.solver, state, hyper, steps)
 
 
 def _run_of(solver, statistic, penalty) -> "_Run":
@@ -172,10 +178,10 @@ def relay(
     share their messages.
     """
     if isinstance(cohort, Pooled):
-        fit = _solved(first, first.theta0, hyper, cohort, genes)
+        fit = _solved(first, hyper, cohort, genes)
         left = np.flatnonzero(fit.status != Status.OK)
-        start = rows_of(second.theta0, left)
-        return fit, _solved(second, start, rows_of(hyper, left), cohort, genes[left]), left
+        second = second._replace(theta0=rows_of(second.theta0, left))
+        return fit, _solved(second, rows_of(hyper, left), cohort, genes[left], FEW), left
     both = (first, second)
     runs = [_run_of(p.solver, p.statistic, p.penalty) for p in both]
     states = [jax.tree.map(np.array, p.solver.init(p.theta0)) for p in both]
@@ -197,16 +203,10 @@ def relay(
     return fit, _fit(runs[1], second.solver, state, of_left, steps[1][left]), left
 
 
-def _solved(problem: Problem, theta0: Any, hyper: Any, cohort: Cohort, genes: Any) -> Fit:
-    p = problem
-    return solve(p.solver, p.statistic, theta0, hyper, cohort, penalty=p.penalty, genes=genes)
+class Resumed(NamedTuple):
+    """Where a solver left off: `Fit.state`, or some genes of it."""
 
-
-class Known(NamedTuple):
-    """A start at which the penalised sums are known (`evaluate`): a solver needs one look less."""
-
-    theta: Any
-    sums: Any
+    state: Any
 
 
 class _Run(NamedTuple):
@@ -218,74 +218,60 @@ class _Run(NamedTuple):
     penalty: Callable[..., Any] | None
 
 
-def evaluate(
-    statistic: Callable[..., Any],
-    penalty: Callable[..., Any],
-    theta: Any,
-    hyper: Any,
-    cohort: Cohort,
-    *,
-    genes: Int[np.ndarray, "k"] | None = None,
-) -> Any:
-    """The penalised sums at one point: what a solver would be shown there."""
-    if isinstance(cohort, Pooled):
-        return cohort.sum(_penalised(statistic, penalty), theta, hyper, genes=genes)
-    sums = cohort.sum(statistic, theta, hyper, genes=genes)
-    return _in_blocks(compiled(penalty), theta, hyper, sums)
-
-
-@functools.cache
-def _penalised(statistic, penalty):
-    """The statistic of a cohort that has all rows, with the penalty: one function to compile."""
-
-    def both(theta, hyper, samples):
-        sums = statistic(theta, hyper, samples)
-        return sums if penalty is None else penalty(theta, hyper, sums)
-
-    return both
-
-
-def _packed(run, state, hyper, cohort, index):
-    """Genes in blocks of one shape; after each pass the unfinished ones are packed together."""
+def _packed(run, state, hyper, cohort, index, block):
+    """Genes in blocks of one shape; when most of a block are done, what is left is packed anew."""
     steps = np.zeros(len(index), dtype=np.int64)
-    waiting, taken = np.arange(len(index)), 0
-    evaluated = compiled(_penalised(run.statistic, run.penalty))
+    waiting = np.flatnonzero(~np.asarray(run.solver.done(state)))
+    move = _moving(run.solver, run.statistic, run.penalty)
 
-    def one(budget: int, at: Int[np.ndarray, "b"], count: int) -> Int[np.ndarray, "k"]:
-        """Move a block of genes, in place; those that are not finished yet."""
-        rows = jax.device_put(cohort.take(index[at]))
-        now, fixed = jax.device_put((rows_of(state, at), rows_of(hyper, at)))
-        done, used = run.solver.done(now), np.zeros(len(at), dtype=np.int64)
-        for _ in range(budget):
-            used += ~np.asarray(done)
-            now, done = _step(run.solver, now, evaluated(now.trial, fixed, rows))
-            if np.all(done):
-                break
+    def one(at: Int[np.ndarray, "b"], count: int, enough: int) -> Int[np.ndarray, "k"]:
+        """Move a block of genes, in place, until few are left; which those are."""
         keep = at[:count]
+        rows = cohort.take(index[at])
+        rows = rows._replace(y=jax.device_put(rows.y))
+        now, fixed, left = rows_of(state, at), rows_of(hyper, at), keep
+        for _ in range(run.max_steps - int(steps[at].max())):
+            steps[keep] += ~np.asarray(run.solver.done(now))[:count]
+            now, done = move(now, fixed, rows)
+            left = keep[~np.asarray(done)[:count]]
+            if len(left) <= enough:
+                break
         for whole, part in zip(jax.tree.leaves(state), jax.tree.leaves(now), strict=True):
             whole[keep] = np.asarray(part)[:count]
-        steps[keep] += used[:count]
-        return keep[~np.asarray(done)[:count]]
+        return left[steps[left] < run.max_steps]
 
-    while len(waiting) and taken < run.max_steps:
-        budget = min(STEPS_A_PASS, run.max_steps - taken)
-        taken += budget
-        parts = blocks(len(waiting), cohort.block)
-        moved = [(budget, waiting[position], count) for position, count in parts]
-        waiting = np.concatenate(each(lambda block: one(*block), moved))
+    while len(waiting):
+        parts = list(blocks(len(waiting), block))
+        enough = block // 2 if len(parts) > 1 else 0
+        moved = each(lambda part: one(waiting[part[0]], part[1], enough), parts)  # noqa: B023
+        waiting = np.concatenate(moved)
     return state, steps
 
 
-@functools.partial(jax.jit, static_argnames=("solver",))
-def _step(solver, state, sums):
-    """One step for the genes that are not done, and which are then."""
+@functools.cache
+def _moving(solver, statistic, penalty):
+    """One step of a solver where the rows are: one function to compile."""
+
+    def move(state, hyper, samples):
+        state = _advance(solver, penalty, state, hyper, statistic(state.trial, hyper, samples))
+        return state, solver.done(state)
+
+    return jax.jit(move)
+
+
+def _advance(solver, penalty, state, hyper, sums):
+    """One step for the genes that are not done."""
+    if penalty is not None:
+        sums = penalty(state.trial, hyper, sums)
     done = solver.done(state)
 
     def keep(old, new):
         return jnp.where(done.reshape(done.shape + (1,) * (new.ndim - 1)), old, new)
 
-    state = jax.tree.map(keep, state, solver.step(state, sums))
-    return state, solver.done(state)
+    return jax.tree.map(keep, state, solver.step(state, sums))
+
+
+_step = functools.partial(jax.jit, static_argnames=("solver", "penalty"))(_advance)
 
 
 def _rounds(run, state, hyper, cohort, index):
@@ -306,14 +292,13 @@ def _ask(run, state, hyper, index, waiting) -> Ask:
 
 def _moved(run, state, hyper, steps, waiting, sums) -> Int[np.ndarray, "k"]:
     """Move the unfinished genes, in place; those of them that are not finished yet."""
-    now = rows_of(state, waiting)
-    if run.penalty is not None:
-        sums = _in_blocks(compiled(run.penalty), now.trial, rows_of(hyper, waiting), sums)
-    new, done = _in_blocks(functools.partial(_step, run.solver), now, sums)
+    step = functools.partial(_step, run.solver, run.penalty)
+    new = _in_blocks(step, rows_of(state, waiting), rows_of(hyper, waiting), sums)
     for whole, part in zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True):
         whole[waiting] = part
     steps[waiting] += 1
-    return waiting[~done & (steps[waiting] < run.max_steps)]
+    unfinished = ~np.asarray(run.solver.done(new)) & (steps[waiting] < run.max_steps)
+    return waiting[unfinished]
 
 
 def _in_blocks(fn, *trees):

@@ -1,5 +1,6 @@
 """A folder of results that is there whole or not at all, and the files in it."""
 
+import csv
 import json
 import os
 import shutil
@@ -75,7 +76,22 @@ def written_folder(folder: Path) -> Iterator[Path]:
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a csv with ten significant digits; a missing number is an empty field."""
-    table.to_csv(path, float_format=_FLOAT)
+    index = table.index.to_series()
+    columns = [
+        _cells(column) for column in (index, *(table.iloc[:, j] for j in range(table.shape[1])))
+    ]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([table.index.name, *table.columns])
+        writer.writerows(zip(*columns, strict=True))
+
+
+def _cells(column: pd.Series) -> list[Any]:
+    """What a csv says of a column: all its numbers in one formatting, as a table has many."""
+    if column.dtype.kind == "f":
+        words = (f"{_FLOAT}\n" * len(column) % tuple(column.tolist())).splitlines()
+        return ["" if word == "nan" else word for word in words]
+    return column.astype(object).where(column.notna(), "").tolist()
 
 
 def write_json(record: Mapping[str, Any], path: Path) -> None:

@@ -5,6 +5,7 @@ means, gene-wise dispersions, trend and prior, maximum a posteriori dispersions,
 outliers and the refit of the genes whose outliers were replaced.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from expressway._types import Array, Bool, Float, Int
-from expressway.core.cohort import Ask, Cohort, Samples
+from expressway.core.cohort import Ask, Cohort, Pooled, Samples, meanwhile, samples
 from expressway.core.order import Groups
 
 from . import dispersion, nb, outliers, trend
@@ -145,6 +146,10 @@ def fit(
     InputError
         If no size factors exist, or no gene varies more than Poisson counts.
     """
+    if isinstance(cohort, Pooled):
+        n, p = cohort.rows.x.shape
+        looked_at = (len(_replicated(cells)), len(_replaceable(cells, settings)))
+        _compiled_meanwhile(n, p, len(cells.size) == p, looked_at)
     counted = stage("size factors", lambda: cohort.sum(log_counts))
     cohort = normalised(cohort, counted, settings.size_factors)
     genes = np.flatnonzero(counted.total > 0)
@@ -171,6 +176,28 @@ def fit(
         settings=settings,
     )
     return result, cohort
+
+
+@functools.cache
+def _compiled_meanwhile(n: int, p: int, linear: bool, looked_at: tuple[int, int]) -> None:
+    """Compile, while the first stages run, what the later ones need for tables of this size.
+
+    The compiled functions know a table's shape only, so a gene of ones will do.
+    """
+    cohort = Pooled(samples(np.ones((n, 1)), np.eye(n, p)))
+    beta, alpha, inverse = np.zeros((1, p)), np.ones(1), np.zeros((1, p, p))
+    gene = outliers.Fitted(beta, alpha, inverse, alpha)
+    replicated, replaceable = (np.arange(count) for count in looked_at)
+
+    def first() -> None:
+        dispersion.one_look(cohort, dispersion.Means(beta, linear=linear), n)
+
+    def second() -> None:
+        cohort.sum(nb.information, beta, alpha)
+        cohort.sum(outliers.flags, gene, shared=(1.0, replicated, replaceable))
+
+    for fn in (first, second):
+        meanwhile(fn)
 
 
 class _Moments(NamedTuple):
@@ -305,8 +332,7 @@ def _find_outliers(
     """Cook's flags of every gene, and which genes are refitted or lose their p-value."""
     n, p = int(np.sum(cells.size)), cohort.coefficients
     limit = outliers.cutoff(n, p)
-    replicated = cells.cells[cells.size >= outliers.REPLICATES]
-    replaceable = _replaceable(cells, settings)
+    replicated, replaceable = _replicated(cells), _replaceable(cells, settings)
     shared = (limit, replicated, replaceable)
     # With the least dispersion there is a distance is largest: only genes flagged then need more.
     fitted = _fitted(gene, genes)
@@ -330,6 +356,11 @@ def _find_outliers(
     for whole, part in zip(wholes, parts, strict=True):
         whole[genes[some]] = part
     return wholes
+
+
+def _replicated(cells: Groups) -> Int[np.ndarray, "u"]:
+    """Cells of which Cook's distances can be judged."""
+    return cells.cells[cells.size >= outliers.REPLICATES]
 
 
 def _replaceable(cells: Groups, settings: Settings) -> Int[np.ndarray, "u"]:

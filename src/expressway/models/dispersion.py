@@ -5,7 +5,6 @@ Cox & Reid 1987 (JRSS B 49), McCarthy, Chen & Smyth 2012 (NAR 40:4288), and DESe
 ``R/core.R`` (estimateDispersionsGeneEst, estimateDispersionsMAP), ``src/DESeq2.cpp`` (fitDisp).
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ from expressway.core.cohort import Cohort, Samples, rows_of
 from expressway.core.hermite import Interpolant
 from expressway.core.linear import weighted_sum
 from expressway.core.scalar import Curve, Interval, Scalar
-from expressway.core.solve import Known, Status, evaluate, solve
+from expressway.core.solve import Fit, Resumed, Status, solve
 from expressway.core.special import gamma_ratio, log1p
 
 from . import ascent
@@ -233,10 +232,10 @@ def gene_wise(
     shape = Shape(means.beta, np.zeros(g), np.zeros(g))
     profiles = _Profiles(cohort, means.linear, shape, n, genes)
     log_start = np.log(initial)
-    first = profiles.at(log_start, np.arange(g))
+    first = profiles.search(log_start, np.arange(g), looks=1).state
     square = first.slope**2
     free = np.flatnonzero((square >= TOLERANCE) | (initial > 10 * MIN_DISPERSION))
-    found = profiles.minimum(log_start[free], free, looks=LOOKS, sums=rows_of(first, free))
+    found = _minimum(profiles.search(Resumed(rows_of(first, free)), free, looks=LOOKS))
     # The gain of DESeq2's first step is at least Armijo's 1e-4 of the squared slope.
     still = square[free] < 1e4 * TOLERANCE
     left = found.status == Status.NOT_CONVERGED
@@ -255,14 +254,14 @@ def gene_wise(
 
     if np.any(near):
         some = np.flatnonzero(near)
-        known = Curve(*rows_of(first, free[some]))
+        known = Curve(*(a[free[some]] for a in (first.loss, first.slope, first.curvature)))
         stayed = ascended(profiles.downhill(log_start[free[some]], known, free[some]), some)
         tabled[some[stayed]] = False
     if np.any(tabled):
         some = np.flatnonzero(tabled)
         table = profiles.table(ascent.nodes(bounds[1]), free[some])
         begin = table.take(np.flatnonzero(left[some])).downhill(found.log_alpha[left])
-        more = profiles.minimum(begin, free[left])
+        more = _minimum(profiles.search(begin, free[left]))
         found = _Minimum(*(_put(a, left, b) for a, b in zip(found, more, strict=True)))
         flat = np.flatnonzero((still | _flat(found))[some])
         ascended(table.take(flat), some[flat])
@@ -306,8 +305,17 @@ def maximum_a_posteriori(
     least = np.where(inside, FARTHEST, np.clip(REACH * np.sqrt(variance), 1.0, FARTHEST))
     end = np.where(far, np.maximum(np.log(trend) - least, np.log(initial)), np.log(trend))
     lower, upper = np.minimum(begin, end) - PAD, np.maximum(begin, end) + PAD
-    found = profiles.minimum(profiles.between(lower, upper).downhill(begin))
+    middle = profiles.between(lower, upper).downhill(begin)
+    found = _minimum(profiles.search(middle, np.arange(len(genes))))
     return Dispersions(_bounded(np.exp(found.log_alpha), n), found.status)
+
+
+def one_look(cohort: Cohort, means: Means, n: int) -> None:
+    """Evaluate the profile of every gene once: what is slow about it is to compile it."""
+    g = cohort.genes
+    everyone, zero = np.arange(g), np.zeros(g)
+    shape = Shape(means.beta, zero, zero)
+    _Profiles(cohort, means.linear, shape, n, everyone).at(zero, everyone)
 
 
 class _Minimum(NamedTuple):
@@ -319,6 +327,10 @@ class _Minimum(NamedTuple):
     status: Int[np.ndarray, "g"]
 
 
+def _minimum(fit: Fit) -> _Minimum:
+    return _Minimum(fit.theta, fit.state.loss, fit.state.curvature, fit.status)
+
+
 class _Profiles(NamedTuple):
     """The adjusted profiles of log dispersion of some genes, at their means."""
 
@@ -328,41 +340,36 @@ class _Profiles(NamedTuple):
     n: int
     genes: Int[np.ndarray, "g"]
 
-    @property
-    def statistic(self) -> Callable[..., Profile]:
-        """What is summed."""
-        return profile_linear if self.linear else profile_glm
-
     def at(self, log_alpha: Float[np.ndarray, "k"], some: Int[np.ndarray, "k"]) -> Curve:
         """Values at one point for each of some genes, which may be the same ones."""
-        shape = rows_of(self.shape, some)
-        return evaluate(
-            self.statistic, adjusted, log_alpha, shape, self.cohort, genes=self.genes[some]
-        )
+        far = np.full(len(log_alpha), np.inf)
+        seen = self._solved(Interval(log_alpha, -far, far), some, 1).state
+        return Curve(seen.loss, seen.slope, seen.curvature)
 
-    def minimum(
+    def search(
         self,
-        begin: Float[np.ndarray, "k"],
-        some: Int[np.ndarray, "k"] | Bool[np.ndarray, "g"] | None = None,
+        begin: Float[np.ndarray, "k"] | Resumed,
+        some: Int[np.ndarray, "k"],
         *,
         looks: int = Scalar().max_steps,
-        sums: Curve | None = None,
-    ) -> _Minimum:
-        """Local minimum of some genes."""
-        some = np.arange(len(self.genes)) if some is None else some
+    ) -> Fit:
+        """Local minimum of some genes, or where so many looks led."""
+        if isinstance(begin, Resumed):
+            return self._solved(begin, some, looks)
         lower = np.full(len(begin), np.log(MIN_DISPERSION))
         upper = np.full(len(begin), np.log(max_dispersion(self.n)))
-        interval = Interval(begin, lower, upper)
-        fit = solve(
+        return self._solved(Interval(begin, lower, upper), some, looks)
+
+    def _solved(self, begin: Interval | Resumed, some: Int[np.ndarray, "k"], looks: int) -> Fit:
+        return solve(
             Scalar(max_steps=looks),
-            self.statistic,
-            interval if sums is None else Known(interval, sums),
+            profile_linear if self.linear else profile_glm,
+            begin,
             rows_of(self.shape, some),
             self.cohort,
             penalty=adjusted,
             genes=self.genes[some],
         )
-        return _Minimum(fit.theta, fit.state.loss, fit.state.curvature, fit.status)
 
     def table(self, nodes: Float[np.ndarray, "m"], some: Int[np.ndarray, "k"]) -> Interpolant:
         """Some genes on nodes that are the same for all."""
@@ -374,10 +381,18 @@ class _Profiles(NamedTuple):
         """Some genes on a few nodes downhill of a point at which they are known."""
         down = np.where(np.asarray(known.slope) > 0, -1.0, 1.0)[:, None]
         away = self._on(begin[:, None] + down * np.array(ascent.WINDOW), some)
-        parts = zip((begin, *known), away[:4], strict=True)
-        whole = (np.column_stack([point, rest]) for point, rest in parts)
-        nodes, *curve = (np.where(down > 0, a, a[:, ::-1]) for a in whole)
-        return Interpolant(nodes, *curve, away.last + 1)
+
+        def joined(point: Float[Array, "k"], rest: Float[np.ndarray, "k m"]) -> np.ndarray:
+            both = np.column_stack([np.asarray(point), rest])
+            return np.where(down > 0, both, both[:, ::-1])
+
+        return Interpolant(
+            joined(begin, away.nodes),
+            joined(known.loss, away.loss),
+            joined(known.slope, away.slope),
+            joined(known.curvature, away.curvature),
+            away.last + 1,
+        )
 
     def between(self, lower: Float[np.ndarray, "g"], upper: Float[np.ndarray, "g"]) -> Interpolant:
         """All genes on evenly spaced nodes between each one's ends."""

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from expressway._types import Bool, Float
 from expressway.core.smooth import lowess
@@ -27,9 +26,11 @@ class Adjusted(NamedTuple):
 def benjamini_hochberg(p: Float[np.ndarray, "g"]) -> Float[np.ndarray, "g"]:
     """Adjusted p-values of those that are not NaN (Benjamini & Hochberg 1995)."""
     adjusted = np.full(p.shape, np.nan)
-    tested = np.isfinite(p)
-    if np.any(tested):
-        adjusted[tested] = stats.false_discovery_control(p[tested])
+    tested = np.flatnonzero(np.isfinite(p))
+    ascending = tested[np.argsort(p[tested])]
+    m = len(tested)
+    each = p[ascending] * (m / np.arange(1, m + 1))
+    adjusted[ascending] = np.minimum(np.minimum.accumulate(each[::-1])[::-1], 1.0)
     return adjusted
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from expressway._types import Array, Float, Int
 from expressway.core.cohort import Cohort, Samples, compiled
@@ -156,7 +156,7 @@ def largest(fit: Fitted, replicated: Int[np.ndarray, "u"], s: Samples) -> Larges
     if np.any(rows):
         top = distance[rows].max(axis=0)
     outlying = np.take_along_axis(s.y, distance.argmax(axis=0)[None, :], axis=0)
-    present = s.weight[:, None] > 0
+    present = np.asarray(s.weight)[:, None] > 0
     return Largest(top, np.sum(present & (s.y > outlying), axis=0))
 
 
@@ -176,4 +176,4 @@ def replaced(
 
 def cutoff(n: int, p: int) -> float:
     """The .99 quantile of F(p, n - p)."""
-    return float(stats.f.ppf(0.99, p, n - p))
+    return float(special.fdtri(p, n - p, 0.99))

@@ -7,7 +7,7 @@ Sources: Love, Huber & Anders 2014 (Genome Biology 15:550, methods) and DESeq2 1
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from expressway._errors import InputError
 from expressway._types import Bool, Float
@@ -60,12 +60,14 @@ def fit_trend(mean: Float[np.ndarray, "g"], alpha: Float[np.ndarray, "g"]) -> Tr
         asymptotic, extra = parametric(mean[used], alpha[used])
         kind: Kind = "parametric"
     except TrendError:
-        trimmed = float(stats.trim_mean(alpha[alpha > 10 * MIN_DISPERSION], 0.001))
+        some = np.sort(alpha[alpha > 10 * MIN_DISPERSION])
+        cut = int(0.001 * len(some))
+        trimmed = float(np.mean(some[cut : len(some) - cut]))
         asymptotic, extra, kind = trimmed, 0.0, "mean"
     bare = Trend(asymptotic, extra, kind, np.nan)
     residual = np.log(alpha) - np.log(bare.at(mean))
     above = alpha >= 100 * MIN_DISPERSION
-    spread = _MAD * stats.median_abs_deviation(residual[above])
+    spread = _MAD * np.median(np.abs(residual[above] - np.median(residual[above])))
     return bare._replace(residual_variance=float(spread**2))
 
 
@@ -146,7 +148,7 @@ def matched_variance(residual: Float[np.ndarray, "g"], df: int) -> float:
     edges = np.arange(-20, 21) / 2
     observed = np.histogram(residual, edges, density=True)[0]
     # Quantiles of log(chi²/df) at midpoints: the sum's distribution is the normals' average.
-    chi2 = np.log(stats.chi2.ppf((np.arange(1000) + 0.5) / 1000, df) / df)
+    chi2 = np.log(2 * special.gammaincinv(df / 2, (np.arange(1000) + 0.5) / 1000) / df)
     coarse, fine = np.linspace(0, 8, 200), np.linspace(0, 8, 1000)
     divergence = np.array([_divergence(observed, edges, chi2, x) for x in coarse])
     return float(fine[np.argmin(loess(coarse, divergence, fine, span=0.2))])

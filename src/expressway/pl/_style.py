@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.path import Path
+from matplotlib.ticker import FuncFormatter
 from matplotlib.transforms import Bbox
 
 from expressway._types import Bool, Float, Int
@@ -30,6 +31,7 @@ _WIDE = 3.5  # inches: from here a legend has two columns
 _DOT = 4.0
 _TRIANGLE = 14.0
 _RING = 20.0
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class Genes(NamedTuple):
@@ -117,6 +119,35 @@ def axes(ax: Axes | None) -> Axes:
     return ax
 
 
+def power_of_ten(value: float, _: int | None = None) -> str:
+    """Return a tick's text: 0.01, 1, 1,000, 10⁶; plain text, as formulas are slow to set."""
+    exponent = round(np.log10(value))
+    if not np.isclose(value, 10.0**exponent):
+        return f"{value:g}"
+    if -4 < exponent < 6:
+        return f"{10.0**exponent:,g}"
+    return "10" + str(exponent).translate(_RAISED)
+
+
+def logarithmic(ax: Axes, name: str) -> None:
+    """Give an axis (x or y) a log scale; only powers of ten have numbers if there are two."""
+    axis = {"x": ax.xaxis, "y": ax.yaxis}[name]
+    (ax.set_xscale if name == "x" else ax.set_yscale)("log")
+    axis.set_major_formatter(FuncFormatter(power_of_ten))
+    axis.set_minor_formatter(_Between(power_of_ten))
+
+
+class _Between(FuncFormatter):
+    """Numbers at minor ticks, where the axis spans less than two powers of ten."""
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        """Return the text of all ticks."""
+        axis = self.axis
+        low, high = np.log10(np.abs(axis.get_view_interval())) if axis is not None else (0.0, 9.0)
+        few = np.floor(high) - np.ceil(low) < 1
+        return [self(value) if few else "" for value in values]
+
+
 def titles(ax: Axes, x: str, y: str) -> None:
     """Write the titles of both axes as they stand: a dollar sign in a name is no formula."""
     ax.set_xlabel(x, fontsize=_TITLE, color=INK, parse_math=False)
@@ -202,18 +233,22 @@ def to_name(genes: Genes, label: int | Sequence[str]) -> Int[np.ndarray, "k"]:
     return np.flatnonzero(np.isin(genes.name, list(label)))
 
 
-def write_names(ax: Axes, cloud: Cloud, names: np.ndarray, rows: Int[np.ndarray, "k"]) -> None:
+def write_names(
+    ax: Axes, cloud: Cloud, names: np.ndarray, rows: Int[np.ndarray, "k"], *, own: bool
+) -> None:
     """Ring genes and write their names beside them, first come first placed.
 
     Call it last: the layout and the limits must be final. Of the places tried round a point, those
     are out that leave the axes, touch a line, a ring or another name, or whose leader crosses a
     line or a name; the one that hides the fewest points, then the nearest, is taken. A name
-    without a free place is left out.
+    without a free place is left out. The layout of a figure of our own stays as it is then.
     """
     figure = ax.get_figure(root=True)
     if not len(rows) or figure is None:
         return
     figure.draw_without_rendering()  # settles the layout, and with it the pixels used below
+    if own:
+        figure.set_layout_engine("none")
     pixel = figure.dpi / 72  # pixels a point
     dots = ax.transData.transform(np.column_stack([cloud.x, cloud.y]))
     frame = ax.get_window_extent()

@@ -44,8 +44,8 @@ def dispersion(
     kept, shrunk = drawn & (outlier == 1), drawn & (outlier != 1)
 
     ax = _style.axes(ax)
-    ax.set_xscale("log")
-    ax.set_yscale("log")
+    _style.logarithmic(ax, "x")
+    _style.logarithmic(ax, "y")
     floor = 0.0
     if drawn.any():
         grid = np.geomspace(mean[drawn].min(), mean[drawn].max(), 200)

@@ -50,8 +50,9 @@ def ma(
         marker=np.select(beyond, ["^", "v"], "o"),
     )
 
+    own = ax is None
     ax = _style.axes(ax)
-    ax.set_xscale("log")
+    _style.logarithmic(ax, "x")
     ax.set_ylim(-1.06 * edge, 1.06 * edge)
     ax.axhline(0, color=_style.INK, linewidth=0.8, zorder=3)
     entries = _style.scatter_genes(ax, cloud, genes, alpha)
@@ -59,5 +60,5 @@ def ma(
         entries.append(_style.Entry("^", _style.INK, f"beyond the axis: {number:,}"))
     _style.titles(ax, "mean of normalised counts", _style.change_title(contrast))
     _style.legend(ax, entries)
-    _style.write_names(ax, cloud, genes.name, _style.to_name(genes, label))
+    _style.write_names(ax, cloud, genes.name, _style.to_name(genes, label), own=own)
     return ax

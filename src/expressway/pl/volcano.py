@@ -55,6 +55,7 @@ def volcano(
         marker=np.select([zero, *beyond], ["^", ">", "<"], "o"),
     )
 
+    own = ax is None
     ax = _style.axes(ax)
     ax.set_xlim(-1.06 * edge, 1.06 * edge)
     ax.set_ylim(0, 1.06 * cloud.y.max(initial=1.0))
@@ -66,5 +67,5 @@ def volcano(
         entries.append(_style.Entry("^", _style.INK, f"p = 0, drawn at {smallest:.0e}: {number:,}"))
     _style.titles(ax, _style.change_title(contrast), "\N{MINUS SIGN}log₁₀ p-value")
     _style.legend(ax, entries)
-    _style.write_names(ax, cloud, genes.name, _style.to_name(genes, label))
+    _style.write_names(ax, cloud, genes.name, _style.to_name(genes, label), own=own)
     return ax
