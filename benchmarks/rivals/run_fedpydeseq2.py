@@ -2,6 +2,7 @@
 
 Bytes are those of the pickled states that pass between centres and server in its simulation.
 """
+# pyright: reportMissingImports=false
 
 import json
 import pickle
@@ -46,7 +47,7 @@ found = run_fedpydeseq2_experiment(
     backend="subprocess",
     simulate=True,
     register_data=True,
-    asset_directory=Path(fedpydeseq2_datasets.__file__).parent / "assets" / "tcga",
+    asset_directory=Path(str(fedpydeseq2_datasets.__file__)).parent / "assets" / "tcga",
     centers_root_directory=data,
     dataset_name="sim",
     save_filepath=out,

@@ -1,5 +1,26 @@
-"""`python -m expressway`: the command line."""
+"""`expressway` and `python -m expressway`: the command line as a process of its own."""
+
+import os
+import sys
 
 from expressway.cli import app
 
-app()
+
+def main() -> None:
+    """Run a command and leave at once: to take the libraries down in order takes .7 seconds."""
+    try:
+        app()
+    except SystemExit as end:
+        code = end.code
+    else:
+        code = 0
+    if code is not None and not isinstance(code, int):
+        sys.stderr.write(f"{code}\n")
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
+
+
+if __name__ == "__main__":
+    main()

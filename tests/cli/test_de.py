@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import expressway
-from expressway import tl
+from expressway import pl, tl
 from expressway.cli import folder
 
 DESIGN = ["--design", "~ batch + condition"]
@@ -32,7 +32,7 @@ FILES = {
 def blank_figures(monkeypatch):
     """Figures have their own tests, and take longer than all else here."""
     for name in ("ma", "volcano", "dispersion"):
-        monkeypatch.setattr(folder.pl, name, lambda *_, **__: Figure(dpi=20).subplots())
+        monkeypatch.setattr(pl, name, lambda *_, **__: Figure(dpi=20).subplots())
 
 
 def files_in(path):
@@ -282,7 +282,7 @@ def test_a_failure_of_ours_keeps_its_traceback_and_leaves_nothing(
     def broken(*_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(folder.pl, "volcano", broken)
+    monkeypatch.setattr(pl, "volcano", broken)
     before = sorted(tmp_path.rglob("*"))
     command = write()
     result = run(*command, *DESIGN, "--out", tmp_path / "new" / "out")

@@ -80,6 +80,7 @@ def de(
             with clock.stage("reading"):
                 adata = io.read_counts(counts, samples)
             tl.check(adata, design, specs, reference=levels, settings=settings)
+            folder.expect_figures()
             tl.de(adata, design, specs[0], reference=levels, settings=settings, watch=watch)
             tables = folder.tables(adata, specs, clock)
             watch("writing")

@@ -108,6 +108,7 @@ def simulate(
             watch("reading")
             with clock.stage("reading"):
                 adatas = io.read_sites(sites)
+            folder.expect_figures()
             done = federated.simulate(
                 adatas,
                 design,

@@ -1,6 +1,8 @@
 """The folder of results."""
 
+import importlib
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +27,11 @@ class Tested(NamedTuple):
     table: pd.DataFrame
     threshold: float
     """Mean of normalised counts below which the independent filter took genes out."""
+
+
+def expect_figures() -> None:
+    """Import what draws figures while functions compile: it takes half a second."""
+    threading.Thread(target=lambda: importlib.import_module("expressway.pl"), daemon=True).start()
 
 
 def tables(

@@ -1,7 +1,7 @@
 """What the figures share: palette, axes, legend, the genes drawn and their names."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.path import Path
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 from matplotlib.transforms import Bbox
 
 from expressway._types import Bool, Float, Int
@@ -134,13 +134,22 @@ def logarithmic(ax: Axes, name: str) -> None:
     axis = {"x": ax.xaxis, "y": ax.yaxis}[name]
     (ax.set_xscale if name == "x" else ax.set_yscale)("log")
     axis.set_major_formatter(FuncFormatter(power_of_ten))
+    axis.set_minor_locator(_Sparse(subs=range(2, 10)))
     axis.set_minor_formatter(_Between(power_of_ten))
+
+
+class _Sparse(LogLocator):
+    """Minor ticks, where the axis spans no more than three powers of ten: many are slow to draw."""
+
+    def tick_values(self, vmin: float, vmax: float) -> list[float]:
+        """Return where the ticks are."""
+        return list(super().tick_values(vmin, vmax)) if vmax / vmin <= 1e3 else []
 
 
 class _Between(FuncFormatter):
     """Numbers at minor ticks, where the axis spans less than two powers of ten."""
 
-    def format_ticks(self, values: Sequence[float]) -> list[str]:
+    def format_ticks(self, values: Any) -> list[str]:
         """Return the text of all ticks."""
         axis = self.axis
         low, high = np.log10(np.abs(axis.get_view_interval())) if axis is not None else (0.0, 9.0)
@@ -265,8 +274,10 @@ def write_names(
             *(other.padded(1.5 * pixel) for other in rings if other is not ring),
         ]
         barred = written + [other for other in rings if not other.overlaps(ring)]
-        places = []
+        best: tuple[float, float, np.ndarray] | None = None
         for reach, centre in _around(dots[row], size, pixel):
+            if best and reach / 4 >= best[0]:
+                break  # what comes is farther off
             box, leader = _box(centre, size), Path([dots[row], centre])
             if (
                 not (frame.x0 <= box.x0 and box.x1 <= frame.x1)
@@ -277,9 +288,10 @@ def write_names(
             ):
                 continue
             hidden = np.count_nonzero((np.abs(dots - centre) < size / 2).all(axis=1))
-            places.append((hidden + reach / 4, reach, centre))
-        if places:
-            _, reach, centre = min(places, key=lambda place: place[0])
+            if best is None or hidden + reach / 4 < best[0]:
+                best = (hidden + reach / 4, reach, centre)
+        if best:
+            _, reach, centre = best
             written.append(_box(centre, size))
             lines.append(Path([dots[row], centre]))
             ax.scatter(*at, s=_RING, c="none", edgecolors=INK, linewidths=0.5, zorder=4)
