@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -129,9 +130,14 @@ class Boxed(NamedTuple):
         self, at: Float[Array, "g p"], sums: Score
     ) -> tuple[Float[Array, "g p"], Float[Array, "g"], Float[Array, "g"]]:
         """Step to the model's minimum in the box, its decrement, and the share to try first."""
-        newton = self._inside(at, sums.gradient, sums.info)
+        # One after the other they would be compiled twice.
+        both = self._inside(
+            jnp.concatenate([at, at]),
+            jnp.concatenate([sums.gradient, sums.gradient]),
+            jnp.concatenate([sums.info, sums.fisher]),
+        )
+        newton, fisher = both[: len(at)], both[len(at) :]
         decrement = -jnp.einsum("gp,gp->g", newton, sums.gradient)
-        fisher = self._inside(at, sums.gradient, sums.fisher)
         by_fisher = -jnp.einsum("gp,gp->g", fisher, sums.gradient)
         near = ~(decrement > NEAR) | ~jnp.isfinite(by_fisher)
         direction = jnp.where(near[:, None], newton, fisher)
@@ -150,15 +156,17 @@ class Boxed(NamedTuple):
         """Minimum of the model: along Newton's steps from bound to bound, at most p of them."""
         side = jnp.sign(at) * (jnp.abs(at) >= self.bound)
         free = side * gradient >= 0  # descent does not leave the box
-        step = jnp.zeros_like(at)
-        for _ in range(at.shape[-1] + 1):
+
+        def onward(_: int | Int[Array, ""], carry: tuple[jax.Array, jax.Array]) -> tuple:
+            step, free = carry
             slope = gradient + jnp.einsum("gpq,gq->gp", curvature, step)
             more = _free_step(slope, curvature, free)
             share = self._shares(at + step, more)
             least = jnp.min(share, axis=-1, keepdims=True)
-            step += jnp.minimum(least, 1.0) * more
-            free &= (share > least) | (least >= 1)
-        return step
+            return step + jnp.minimum(least, 1.0) * more, free & ((share > least) | (least >= 1))
+
+        count = at.shape[-1] + 1
+        return jax.lax.fori_loop(0, count, onward, (jnp.zeros_like(at), free))[0]
 
     def _room(self, at: Float[Array, "g p"], direction: Float[Array, "g p"]) -> Float[Array, "g"]:
         """How many times a step fits into the box; at least once."""

@@ -83,13 +83,17 @@ class Irls(NamedTuple):
 
     def step(self, state: IrlsState, sums: Equation) -> IrlsState:
         """One step of Fisher scoring, or of Newton near the solution."""
-        by_fisher = solve(cholesky(sums.info), sums.score)
+        # All systems at once: one after the other they would be compiled thrice.
+        repelled = REPELS * sums.info - sums.newton
+        factor = cholesky(jnp.concatenate([sums.info, sums.newton, repelled]))
+        g = len(sums.score)
+        steps = solve(factor[: 2 * g], jnp.concatenate([sums.score, sums.score]))
+        by_fisher, by_newton = steps[:g], steps[g:]
         decrement = jnp.einsum("gp,gp->g", by_fisher, sums.score)
         # The equation bends where a mean is clipped: a step of Newton across it may go wrong.
         wrong = (state.decrement < state.near) & (decrement > state.decrement)
         near = jnp.where(wrong, AGAIN * state.decrement, state.near)
         newton = decrement < near
-        by_newton = solve(cholesky(sums.newton), sums.score)
         full = jnp.where(newton[:, None], by_newton, by_fisher)
         share = self._length(state, sums.score)
         length = jnp.where(newton, 1.0, jnp.minimum(share, within(by_fisher)))
@@ -98,7 +102,7 @@ class Irls(NamedTuple):
         good = jnp.all(jnp.isfinite(beyond), axis=-1) & jnp.all(jnp.abs(beyond) <= LARGE, axis=-1)
         small = decrement < jnp.where(newton, NEWTON_DONE, FISHER_DONE)
         # All eigenvalues of info⁻¹ newton below REPELS, or Fisher scoring circles too long.
-        stable = jnp.isfinite(cholesky(REPELS * sums.info - sums.newton)[:, -1, -1])
+        stable = jnp.isfinite(factor[2 * g :, -1, -1])
         status = jnp.where(small & good & stable, Status.OK, state.status)
         status = jnp.where(good, status, Status.NOT_FINITE)
         return IrlsState(
