@@ -2,6 +2,7 @@ import logging
 import pickle
 
 import anndata
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +10,7 @@ import scipy.sparse as sp
 from anndata import ImplicitModificationWarning
 
 from expressway import datasets, get, io, tl
-from expressway.models import trend
+from expressway.models import deseq, trend
 from expressway.models.deseq import Settings
 
 DESIGN = "~ batch + condition"
@@ -335,3 +336,21 @@ def test_check_looks_at_every_contrast(data):
 def test_contrast_needs_an_analysis(data):
     with pytest.raises(io.InputError, match="'de'; run"):
         tl.contrast(data, FIRST)
+
+
+def test_few_functions_are_compiled_and_none_for_the_next_data(caplog):
+    """Compilation is most of what a first run takes: another table of a similar size needs none."""
+    jax.clear_caches()
+    deseq._compiled_meanwhile.cache_clear()
+    compiled = []
+    for genes, samples, seed in ((300, 32, 1), (480, 31, 2)):
+        adata = datasets.simulate(genes=genes, samples=samples, batches=2, outliers=6, seed=seed)
+        caplog.clear()
+        with jax.log_compiles(), caplog.at_level(logging.WARNING):
+            tl.de(adata, "~ batch + condition")
+        assert adata.varm["de_genes"]["replaced"].any()
+        compiled.append([m for m in caplog.messages if m.startswith("Compiling jit")])
+    # Of sums: counts twice, moments, spread, information. Two solvers, and a third for the genes
+    # that the first gives up, with a sum of their own. Six small ones for outliers.
+    assert len(compiled[0]) <= 16
+    assert compiled[1] == []

@@ -62,7 +62,7 @@ def test_several_sums_are_one_round_and_all_are_written_down():
 
 def test_rows_do_not_come():
     with pytest.raises(TypeError, match="stay at their sites"):
-        federation()[0].collect(outliers.largest)
+        federation()[0].collect(outliers.distances)
 
 
 def test_a_site_evaluates_what_is_listed_and_nothing_else():

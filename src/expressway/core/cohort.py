@@ -220,13 +220,20 @@ class Pooled:
 
     def map(self, fn, *args, shared=(), genes=None) -> "Pooled":  # noqa: D102
         rows = self._rows
-        if genes is not None:
-            rows = rows._replace(
-                y=self._cut(rows.y, genes),
-                offset=self._cut(rows.offset, genes),
-                precision=self._cut(rows.precision, genes),
-            )
-        return Pooled(rows._replace(**fn(*args, *shared, rows)))
+        if genes is None:
+            return Pooled(rows._replace(**fn(*args, *shared, rows)))
+
+        def one(block: tuple[Int[np.ndarray, "b"], int]) -> dict[str, np.ndarray]:
+            at, count = block
+            new = fn(*rows_of(args, at), *shared, self.take(genes[at]))
+            return {name: np.asarray(a)[: len(rows.x), :count] for name, a in new.items()}
+
+        parts = each(one, blocks(len(genes), self._fitting(args)))
+        new = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
+        kept = {
+            name: self._cut(getattr(rows, name), genes) for name in ("y", "offset", "precision")
+        }
+        return Pooled(rows._replace(**kept | new))
 
     def _fitting(self, args: tuple[Any, ...]) -> int:
         """Genes in a block, fewer where much comes with each gene."""

@@ -50,21 +50,23 @@ class Interpolant(NamedTuple):
         nodes, last = self.nodes[genes], self.last[genes]
         a = np.clip(a, nodes[:, 0], self.end[genes])
         left = np.clip(np.sum(nodes <= a[:, None], axis=1) - 1, 0, last - 1)
+        cell = self._cell(genes, left)
+        slope = cell.slope(a)
+        return cell.loss(a) + (beyond - a) * slope, slope
+
+    def _cell(self, genes: Int[np.ndarray, "k"], left: Int[np.ndarray, "k"]) -> "_Cell":
+        """The polynomial between a node and the next."""
         h = self.nodes[genes, left + 1] - self.nodes[genes, left]
-        t = (a - self.nodes[genes, left]) / h
         f0, f1 = self.loss[genes, left], self.loss[genes, left + 1]
         d0, d1 = h * self.slope[genes, left], h * self.slope[genes, left + 1]
         c0, c1 = h * h * self.curvature[genes, left], h * h * self.curvature[genes, left + 1]
-        # Taylor coefficients at the left node, then three that meet the right one.
         gap = f1 - f0 - d0 - c0 / 2
         slope_gap = d1 - d0 - c0
         curve_gap = c1 - c0
         k3 = 10 * gap - 4 * slope_gap + curve_gap / 2
         k4 = -15 * gap + 7 * slope_gap - curve_gap
         k5 = 6 * gap - 3 * slope_gap + curve_gap / 2
-        loss = f0 + t * (d0 + t * (c0 / 2 + t * (k3 + t * (k4 + t * k5))))
-        slope = d0 + t * (c0 + t * (3 * k3 + t * (4 * k4 + t * 5 * k5)))
-        return loss + (beyond - a) * slope / h, slope / h
+        return _Cell(self.nodes[genes, left], h, (f0, d0, c0 / 2, k3, k4, k5))
 
     def downhill(self, start: Float[np.ndarray, "g"]) -> Float[np.ndarray, "g"]:
         """The nearest minimum downhill from a start, or the last node before which there is none.
@@ -86,27 +88,46 @@ class Interpolant(NamedTuple):
         before = self.nodes[everyone, np.clip(end - np.where(up, 1, -1), 0, count - 1)]
         far = self.nodes[everyone, end]
         near = np.where(up, np.maximum(before, start), np.minimum(before, start))
-        minimum = self._root(near, far, everyone)
+        minimum = _root(self._cell(everyone, np.maximum(end - up, 0)), near, far)
         return np.where(found, minimum, far)
 
-    def _root(
-        self,
-        near: Float[np.ndarray, "g"],
-        far: Float[np.ndarray, "g"],
-        everyone: Int[np.ndarray, "g"],
-    ) -> Float[np.ndarray, "g"]:
-        """Where the slope is 0 between two points at which it has two signs."""
-        slope_near, slope_far = self.at(near, everyone)[1], self.at(far, everyone)[1]
-        middle = near
-        for _ in range(_SECANTS):
-            rise = slope_near - slope_far
-            share = np.clip(slope_near / np.where(rise == 0, 1.0, rise), _AWAY, 1 - _AWAY)
-            middle = near + share * (far - near)
-            slope = self.at(middle, everyone)[1]
-            same = slope * slope_far > 0
-            # Illinois: an end that stays counts half, so that both ends move.
-            slope_near = np.where(same, slope_near / 2, slope)
-            near = np.where(same, near, middle)
-            slope_far = np.where(same, slope, slope_far / 2)
-            far = np.where(same, middle, far)
-        return middle
+
+class _Cell(NamedTuple):
+    """A polynomial of degree five for each gene, with all that is known at both ends of a cell."""
+
+    left: Float[np.ndarray, "k"]
+    width: Float[np.ndarray, "k"]
+    coefficients: tuple[Float[np.ndarray, "k"], ...]
+    """Of powers of the distance from the left node, in widths."""
+
+    def loss(self, a: Float[np.ndarray, "k"]) -> Float[np.ndarray, "k"]:
+        """Its value."""
+        t = (a - self.left) / self.width
+        k0, k1, k2, k3, k4, k5 = self.coefficients
+        return k0 + t * (k1 + t * (k2 + t * (k3 + t * (k4 + t * k5))))
+
+    def slope(self, a: Float[np.ndarray, "k"]) -> Float[np.ndarray, "k"]:
+        """Its derivative."""
+        t = (a - self.left) / self.width
+        _, k1, k2, k3, k4, k5 = self.coefficients
+        return (k1 + t * (2 * k2 + t * (3 * k3 + t * (4 * k4 + t * 5 * k5)))) / self.width
+
+
+def _root(
+    cell: _Cell, near: Float[np.ndarray, "g"], far: Float[np.ndarray, "g"]
+) -> Float[np.ndarray, "g"]:
+    """Where the slope is 0 between two points of a cell at which it has two signs."""
+    slope_near, slope_far = cell.slope(near), cell.slope(far)
+    middle = near
+    for _ in range(_SECANTS):
+        rise = slope_near - slope_far
+        share = np.clip(slope_near / np.where(rise == 0, 1.0, rise), _AWAY, 1 - _AWAY)
+        middle = near + share * (far - near)
+        slope = cell.slope(middle)
+        same = slope * slope_far > 0
+        # Illinois: an end that stays counts half, so that both ends move.
+        slope_near = np.where(same, slope_near / 2, slope)
+        near = np.where(same, near, middle)
+        slope_far = np.where(same, slope, slope_far / 2)
+        far = np.where(same, middle, far)
+    return middle

@@ -148,8 +148,7 @@ def fit(
     """
     if isinstance(cohort, Pooled):
         n, p = cohort.rows.x.shape
-        looked_at = (len(_replicated(cells)), len(_replaceable(cells, settings)))
-        _compiled_meanwhile(n, p, len(cells.size) == p, looked_at)
+        _compiled_meanwhile(n, p, len(cells.size) == p)
     counted = stage("size factors", lambda: cohort.sum(log_counts))
     cohort = normalised(cohort, counted, settings.size_factors)
     genes = np.flatnonzero(counted.total > 0)
@@ -179,7 +178,7 @@ def fit(
 
 
 @functools.cache
-def _compiled_meanwhile(n: int, p: int, linear: bool, looked_at: tuple[int, int]) -> None:
+def _compiled_meanwhile(n: int, p: int, linear: bool) -> None:
     """Compile, while the first stages run, what the later ones need for tables of this size.
 
     The compiled functions know a table's shape only, so a gene of ones will do.
@@ -187,14 +186,14 @@ def _compiled_meanwhile(n: int, p: int, linear: bool, looked_at: tuple[int, int]
     cohort = Pooled(samples(np.ones((n, 1)), np.eye(n, p)))
     beta, alpha, inverse = np.zeros((1, p)), np.ones(1), np.zeros((1, p, p))
     gene = outliers.Fitted(beta, alpha, inverse, alpha)
-    replicated, replaceable = (np.arange(count) for count in looked_at)
+    nowhere = np.zeros(0, dtype=int)
 
     def first() -> None:
         dispersion.one_look(cohort, dispersion.Means(beta, linear=linear), n)
 
     def second() -> None:
         cohort.sum(nb.information, beta, alpha)
-        cohort.sum(outliers.flags, gene, shared=(1.0, replicated, replaceable))
+        cohort.collect(outliers.distances, gene, shared=(1.0, nowhere, nowhere))
 
     for fn in (first, second):
         meanwhile(fn)
@@ -332,7 +331,8 @@ def _find_outliers(
     """Cook's flags of every gene, and which genes are refitted or lose their p-value."""
     n, p = int(np.sum(cells.size)), cohort.coefficients
     limit = outliers.cutoff(n, p)
-    replicated, replaceable = _replicated(cells), _replaceable(cells, settings)
+    replicated = cells.cells[cells.size >= outliers.REPLICATES]
+    replaceable = _replaceable(cells, settings)
     shared = (limit, replicated, replaceable)
     # With the least dispersion there is a distance is largest: only genes flagged then need more.
     fitted = _fitted(gene, genes)
@@ -342,13 +342,15 @@ def _find_outliers(
     bulk = outliers.Bulk(gene.base_mean[genes[some]], gene.base_variance[genes[some]])
     robust = outliers.robust_dispersion(cohort, bulk, cells, genes[some])
     fitted = outliers.Fitted(*(a[some] for a in fitted))._replace(robust=robust)
-    flags = cohort.sum(outliers.flags, fitted, shared=shared, genes=genes[some])
-    outlier = flags.replicated - flags.replaceable > 0
-    largest = np.full(len(some), np.nan)
     if cohort.at_hand:
-        largest, above = cohort.collect(outliers.largest, fitted, shared=(replicated,), genes=genes)
-        if settings.keep_if_larger and len(cells.size) == p == 2:
-            outlier &= above < 3
+        found = cohort.collect(outliers.distances, fitted, shared=shared, genes=genes)
+        largest, above, flags = found
+    else:
+        largest, above = np.full(len(some), np.nan), np.zeros(len(some))
+        flags = cohort.sum(outliers.flags, fitted, shared=shared, genes=genes[some])
+    outlier = flags.replicated - flags.replaceable > 0
+    if settings.keep_if_larger and len(cells.size) == p == 2:
+        outlier &= above < 3
     replace = (flags.all > 0) & (len(replaceable) > 0)
     parts = _Found(largest, flags.all, outlier, replace, robust)
     wholes = _Found(*(np.zeros(cohort.genes, a.dtype) for a in parts))
@@ -356,11 +358,6 @@ def _find_outliers(
     for whole, part in zip(wholes, parts, strict=True):
         whole[genes[some]] = part
     return wholes
-
-
-def _replicated(cells: Groups) -> Int[np.ndarray, "u"]:
-    """Cells of which Cook's distances can be judged."""
-    return cells.cells[cells.size >= outliers.REPLICATES]
 
 
 def _replaceable(cells: Groups, settings: Settings) -> Int[np.ndarray, "u"]:

@@ -139,25 +139,36 @@ def _in_cells(cells: Int[Array, "u"], s: Samples) -> Float[Array, "n"]:
     return jnp.sum(members(cells, s), axis=1) if cells.shape[0] else jnp.zeros(s.x.shape[0])
 
 
-class Largest(NamedTuple):
-    """The largest Cook's distance of each gene, and counts above that of the outlying sample."""
+class Distances(NamedTuple):
+    """What Cook's distances of all samples say of each gene; where rows are at hand."""
 
-    cooks: Float[np.ndarray, "g"]
+    largest: Float[np.ndarray, "g"]
     """Over design cells with three samples or more; NaN if there are none."""
     above: Int[np.ndarray, "g"]
     """Samples with more counts than the sample with the largest distance of all."""
+    flags: Flags
 
 
-def largest(fit: Fitted, replicated: Int[np.ndarray, "u"], s: Samples) -> Largest:
-    """Largest Cook's distances; where rows are at hand."""
+def distances(
+    fit: Fitted,
+    cutoff: float,
+    replicated: Int[np.ndarray, "u"],
+    replaceable: Int[np.ndarray, "v"],
+    s: Samples,
+) -> Distances:
+    """Flags as `flags` has them, and what is not a sum."""
     distance = np.asarray(compiled(cooks)(fit, s))
-    rows = np.asarray(compiled(_in_cells)(replicated, s)) > 0
+    cell = np.asarray(s.cell)
+    judged, replaced = np.isin(cell, replicated), np.isin(cell, replaceable)
     top = np.full(distance.shape[1], np.nan)
-    if np.any(rows):
-        top = distance[rows].max(axis=0)
+    if np.any(judged):
+        top = distance[judged].max(axis=0)
     outlying = np.take_along_axis(s.y, distance.argmax(axis=0)[None, :], axis=0)
     present = np.asarray(s.weight)[:, None] > 0
-    return Largest(top, np.sum(present & (s.y > outlying), axis=0))
+    flagged = distance > cutoff
+    parts = (flagged, flagged[judged], flagged[replaced])
+    flags = Flags(*(np.sum(part, axis=0, dtype=float) for part in parts))
+    return Distances(top, np.sum(present & (s.y > outlying), axis=0), flags)
 
 
 def replaced(
@@ -169,7 +180,7 @@ def replaced(
 ) -> dict[str, Any]:
     """Counts of each row with the flagged ones replaced by ``value × size factor``, truncated."""
     flagged = np.asarray(compiled(cooks)(fit, s)) > cutoff
-    rows = np.asarray(compiled(_in_cells)(replaceable, s)) > 0
+    rows = np.isin(np.asarray(s.cell), replaceable)
     new = np.trunc(value * np.exp(s.offset))
     return {"y": np.where(flagged & rows[:, None], new, s.y)}
 
