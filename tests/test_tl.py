@@ -1,5 +1,6 @@
 import logging
 import pickle
+import warnings
 
 import anndata
 import jax
@@ -9,7 +10,8 @@ import pytest
 import scipy.sparse as sp
 from anndata import ImplicitModificationWarning
 
-from expressway import datasets, get, io, tl
+from expressway import _steps, datasets, get, io, tl
+from expressway.core import cohort
 from expressway.models import deseq, trend
 from expressway.models.deseq import Settings
 
@@ -317,14 +319,6 @@ def test_mistakes_are_told_in_one_line_and_change_nothing(change, options, words
     assert not adata.obsm
 
 
-def test_what_is_on_disk_must_be_read_first(data, tmp_path):
-    data.write_h5ad(tmp_path / "a.h5ad")
-    backed = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
-    with pytest.raises(io.InputError, match="to_memory"):
-        tl.de(backed, DESIGN, FIRST)
-    backed.file.close()
-
-
 def test_check_looks_at_every_contrast(data):
     assert tl.check(data, DESIGN, [FIRST, *OTHERS]) is None
     with pytest.raises(io.InputError, match="no level x"):
@@ -354,3 +348,26 @@ def test_few_functions_are_compiled_and_none_for_the_next_data(caplog):
     # that the first gives up, with a sum of their own. Six small ones for outliers.
     assert len(compiled[0]) <= 16
     assert compiled[1] == []
+
+
+@pytest.mark.parametrize(
+    "form", ["dense.h5ad", "sparse.h5ad", "sparse.zarr", "float32", "csr", "csc"]
+)
+@pytest.mark.parametrize("free", [np.inf, 0.0])
+def test_where_counts_are_does_not_matter(form, free, data, fitted, tmp_path, monkeypatch):
+    monkeypatch.setattr(_steps, "_free", lambda _: free)
+    monkeypatch.setattr(cohort, "CHUNK", 400)  # two samples
+    adata = data.copy()
+    kind = {"csr": sp.csr_matrix, "csc": sp.csc_matrix, "float32": np.float32}
+    adata.X = kind.get(form, sp.csr_matrix if "sparse" in form else np.asarray)(adata.X)
+    if form.endswith(".h5ad"):
+        adata.write_h5ad(tmp_path / form)
+        adata = anndata.read_h5ad(tmp_path / form, backed="r")
+    elif form.endswith(".zarr"):
+        with warnings.catch_warnings(action="ignore"):  # of defaults to come
+            adata.write_zarr(tmp_path / form)
+        adata = io.read_counts(tmp_path / form, backed=True)
+    tl.de(adata, DESIGN, FIRST)
+    assert fitted.varm["de_genes"]["replaced"].sum() == adata.varm["de_genes"]["replaced"].sum()
+    same(get.de(adata), get.de(fitted))
+    same(get.samples(adata), get.samples(fitted))

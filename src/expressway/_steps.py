@@ -1,16 +1,17 @@
 """Steps that an analysis of one table and one of several sites share."""
 
 import logging
-from typing import get_args
+from typing import Any, get_args
 
 import anndata
 import numpy as np
 import pandas as pd
 
 from expressway import io
+from expressway.core.sparse import Sparse, library_size
+from expressway.io.check import Counts
 from expressway.io.contrast import Contrast, ContrastSpec
 from expressway.io.design import Design
-from expressway.io.read import Counts
 from expressway.models import deseq, results
 from expressway.models.size_factors import Method
 
@@ -49,8 +50,15 @@ def check_settings(settings: deseq.Settings) -> None:
     raise io.InputError(msg)
 
 
-def counts(adata: anndata.AnnData, layer: str | None, owner: str = "adata") -> np.ndarray:
+def counts(
+    adata: anndata.AnnData, layer: str | None, owner: str = "adata", memory: float = np.inf
+) -> np.ndarray | Sparse:
     """Checked counts, samples × genes, of an AnnData that messages call its owner.
+
+    Parameters
+    ----------
+    memory
+        Bytes that the process may take, of which a fit needs some, too.
 
     Raises
     ------
@@ -61,24 +69,38 @@ def counts(adata: anndata.AnnData, layer: str | None, owner: str = "adata") -> n
         msg = f"there is no layer {layer!r}; the layers are {', '.join(adata.layers) or 'none'}"
         raise io.InputError(msg)
     name = f"{owner}.X" if layer is None else f"{owner}.layers[{layer!r}]"
-    x = adata.X if layer is None else adata.layers[layer]
-    if not isinstance(x, Counts):
+    x: Any = adata.X if layer is None else adata.layers[layer]
+    if not (isinstance(x, Counts) or io.on_disk(x)):
         msg = (
-            f"{name} is {type(x).__name__}; counts must be a NumPy array or a SciPy matrix in "
-            "memory (an AnnData on disk has to_memory())"
+            f"{name} is {type(x).__name__}; counts must be a NumPy array or a SciPy matrix, "
+            "in memory or on disk (h5ad, zarr)"
         )
         raise io.InputError(msg)
-    io.check_counts(x, adata.var_names, adata.obs_names, name)
-    empty = np.flatnonzero(np.asarray(x.sum(axis=1)).ravel() == 0)
+    y = io.by_gene(x, adata.var_names, adata.obs_names, name, _free(memory))
+    empty = np.flatnonzero(library_size(y) == 0)
     if 0 < len(empty) < adata.n_obs:
         msg = (
             f"{name}: sample {adata.obs_names[empty[0]]} has no counts ({len(empty)} such): "
             "leave it out"
         )
         raise io.InputError(msg)
-    x = x if isinstance(x, np.ndarray) else x.toarray()
-    # NumPy's logarithm of a narrower type is not a double.
-    return x if x.dtype in (np.float64, np.int32, np.int64) else x.astype(np.float64)
+    return y
+
+
+def _free(memory: float) -> float:
+    """Bytes left for counts, of all that the process may take."""
+    taken = io.resident_memory()
+    if memory == np.inf or taken is None:
+        return np.inf
+    least = taken + io.WORKING
+    if memory < least:
+        msg = (
+            f"{memory / 1e6:,.0f} MB of memory are not enough: Python and its libraries take "
+            f"{taken / 1e6:,.0f} MB and a fit {io.WORKING / 1e6:,.0f} MB; "
+            f"allow {np.ceil(least / 1e8) * 100:,.0f} MB or more"
+        )
+        raise io.InputError(msg)
+    return memory - least
 
 
 def base_level(

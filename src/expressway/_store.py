@@ -18,6 +18,7 @@ import pandas as pd
 from expressway import io
 from expressway.core.cohort import Samples
 from expressway.core.solve import Status
+from expressway.core.sparse import library_size
 from expressway.io.agreement import Column, of_columns
 from expressway.io.design import Design
 from expressway.io.factors import is_number
@@ -121,9 +122,9 @@ def store_results(
 
 def store_samples(adata: anndata.AnnData, key: str, rows: Samples) -> None:
     """Put size factors and library sizes into an AnnData."""
-    library = np.asarray(rows.y).sum(axis=1, dtype=float).astype(int)
-    table = io.samples_table(np.asarray(rows.offset)[:, 0], library, adata.obs_names)
-    adata.obsm[f"{key}_samples"] = table
+    library = library_size(rows.y).astype(int)
+    sizes = io.samples_table(np.asarray(rows.offset)[:, 0], library, adata.obs_names)
+    adata.obsm[f"{key}_samples"] = sizes
 
 
 def coefficients(adata: anndata.AnnData, key: str) -> pd.DataFrame:

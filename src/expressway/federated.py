@@ -19,6 +19,7 @@ import pandas as pd
 from expressway import io
 from expressway.core.cohort import Pooled, samples
 from expressway.core.order import Groups
+from expressway.core.sparse import Sparse, library_size
 from expressway.io.agreement import Agreement, Census, Coded, agree, code, describe, take
 from expressway.io.contrast import ContrastSpec
 from expressway.models import deseq, nb
@@ -171,10 +172,10 @@ def stays(run: Run, site: str, names: Sequence[str]) -> Kept:
     one = next(s for s in run.cohort.sites if s.name == site)
     assert isinstance(one, Site)
     rows = one.rows.rows
-    mean = np.asarray(jax.jit(nb.mean)(run.fit.gene.beta, rows))
-    library = np.asarray(rows.y).sum(axis=1, dtype=float).astype(int)
-    table = io.samples_table(np.asarray(rows.offset)[:, 0], library, pd.Index(names))
-    return Kept(table, pd.DataFrame(mean, index=table.index, columns=run.adata.var_names))
+    mean = np.asarray(jax.jit(nb.mean)(run.fit.gene.beta, rows._replace(y=np.zeros((0, 0)))))
+    library = library_size(rows.y).astype(int)
+    sizes = io.samples_table(np.asarray(rows.offset)[:, 0], library, pd.Index(names))
+    return Kept(sizes, pd.DataFrame(mean, index=sizes.index, columns=run.adata.var_names))
 
 
 def _agreed(
@@ -285,4 +286,6 @@ def _identity(
 def _digest(site: Site) -> str:
     """Of a site's counts and design, made there."""
     rows = site.rows.rows
-    return io.digest(np.asarray(rows.y, float), np.asarray(rows.x))
+    y: Any = rows.y
+    parts = y if isinstance(y, Sparse) else (np.asarray(y, float),)
+    return io.digest(*map(np.asarray, parts), np.asarray(rows.x))

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 import anndata
+import numpy as np
 import pandas as pd
 
 from expressway import io
-from expressway.core.cohort import Pooled, samples
+from expressway.core.cohort import Pooled, Tell, in_silence, samples
 from expressway.io.contrast import ContrastSpec
 from expressway.models import deseq
 from expressway.models.cells import groups
@@ -28,7 +29,9 @@ def de(
     layer: str | None = None,
     settings: deseq.Settings = deseq.DEFAULTS,
     key: str = "de",
+    memory: str | float | None = None,
     watch: deseq.Watch = lambda _: None,
+    tell: Tell = in_silence,
 ) -> pd.DataFrame:
     """Table of differential expression between samples, by DESeq2's statistics.
 
@@ -39,7 +42,8 @@ def de(
     Parameters
     ----------
     adata
-        Samples × genes, raw counts in ``X`` (dense or sparse), which stays as it is. Results are
+        Samples × genes, raw counts in ``X``, which stays as it is: dense or sparse, of any integer
+        or float type, in memory or on disk (h5ad opened with ``backed="r"``, zarr). Results are
         added: ``varm[key]``, ``varm[f"{key}_genes"]``, ``obsm[f"{key}_samples"]``, ``uns[key]``
         and others; `get` reads them. A view becomes an AnnData of its own.
     design
@@ -56,8 +60,13 @@ def de(
         Choices of the analysis.
     key
         Name under which results are stored.
+    memory
+        What the process may take: "1GB", or bytes; as much as it needs when not given. Counts on
+        disk, and sparse ones by row, go to a scratch file where they would take more.
     watch
         Called with the name of each stage as it begins.
+    tell
+        Called with how many genes are finished of how many, as a stage goes over them.
 
     Returns
     -------
@@ -83,8 +92,11 @@ def de(
         wanted = io.contrast(origin.coded, contrast)
         for doubt in origin.coded.warnings:
             logger.warning("%s", doubt)
-        rows = samples(_steps.counts(adata, layer), origin.coded.matrix)
-    fit, cohort = deseq.fit(Pooled(rows), groups(origin.coded.matrix), settings, clock.run)
+    with clock.stage("counts"):
+        limit = io.parse_bytes(memory) if isinstance(memory, str) else memory or np.inf
+        counts = _steps.counts(adata, layer, memory=limit)
+        pooled = Pooled(samples(counts, origin.coded.matrix), tell)
+    fit, cohort = deseq.fit(pooled, groups(origin.coded.matrix), settings, clock.run)
     doubts = [*origin.coded.warnings, *_steps.trend_doubts(fit)]
     with clock.stage("tests"):
         table, found = _steps.test(fit, wanted, adata.var_names)

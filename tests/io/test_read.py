@@ -72,7 +72,7 @@ GENES_BY_SAMPLES = "gene,s1,s2\ng1,1,4\ng2,0,5\ng3,3,0\n"
 def test_text(tmp_path: Path, table: Path, name: str, text: str) -> None:
     adata = read_counts(write(tmp_path / name, text), table)
     check(adata)
-    assert adata.X.dtype == np.int64
+    assert adata.X.dtype.kind == "i"
 
 
 def test_order_follows_the_sample_table(tmp_path: Path) -> None:

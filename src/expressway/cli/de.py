@@ -15,7 +15,7 @@ Example:
   expressway de counts.csv samples.csv --design '~ cell + dex' \\
       --contrast dex trt untrt --out results
 """
-_STAGES = ("reading", "design", *deseq.STAGES, "refit", "tests", "writing")
+_STAGES = ("reading", "design", "counts", *deseq.STAGES, "refit", "tests", "writing")
 
 
 def de(

@@ -7,6 +7,7 @@ per-gene sums. A cohort evaluates it where the rows are.
 
 import functools
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
@@ -16,8 +17,11 @@ import numpy as np
 
 from expressway._types import Array, Float, Int
 
+from .sparse import CHUNK, Sparse, beside, rows_of_table, sparse
+
 T = TypeVar("T")
 R = TypeVar("R")
+Tell = Callable[[int, int], None]
 # Elements of one block of genes: 2^16 doubles are half a megabyte, so that the arrays between
 # operations stay in a core's cache (four times as many: 2.6 times the time).
 BLOCK_ELEMENTS = 2**17
@@ -30,7 +34,7 @@ class Samples(NamedTuple):
     """Rows of one site."""
 
     y: Float[Array, "n g"] | Int[Array, "n g"]
-    """Counts."""
+    """Counts. A statistic sees an array; where rows are kept it may be `Sparse` instead."""
     x: Float[Array, "n p"]
     """Design."""
     offset: Float[Array, "n #g"]
@@ -43,7 +47,7 @@ class Samples(NamedTuple):
     """Number of the row's design cell (rows with equal x); -1 on padding rows."""
 
 
-def samples(counts: Array, design: Array) -> Samples:
+def samples(counts: Any, design: Array) -> Samples:
     """Rows with no size factors yet (offset 0), unit precision and unit weight."""
     n = counts.shape[0]
     column = np.zeros((n, 1))
@@ -59,6 +63,24 @@ class Ask(NamedTuple):
     args: tuple[Any, ...] = ()
     shared: tuple[Any, ...] = ()
     genes: Int[np.ndarray, "k"] | None = None
+
+
+def in_silence(finished: int, of: int) -> None:
+    """Say nothing of how far a sweep over genes is."""
+
+
+class Tally:
+    """Genes finished so far, by several threads, and who is told of it."""
+
+    def __init__(self, tell: Tell, of: int) -> None:
+        self._tell, self._of, self._finished = tell, of, 0
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        """So many more are finished."""
+        with self._lock:
+            self._finished += count
+            self._tell(self._finished, self._of)
 
 
 @runtime_checkable
@@ -142,12 +164,17 @@ class Pooled:
     Parameters
     ----------
     rows
-        The samples; ``y`` of any integer or float type, samples × genes.
+        The samples; ``y`` of any integer or float type, samples × genes, or `Sparse`: it is made
+        dense in blocks of genes.
+    tell
+        Called with how many genes are finished of how many, whenever a block is.
     """
 
-    def __init__(self, rows: Samples) -> None:
+    def __init__(self, rows: Samples, tell: Tell = in_silence) -> None:
         self._rows = rows
         self._padded = _padded_size(rows.y.shape[0])
+        self._sparse = isinstance(rows.y, Sparse)
+        self.tell = tell
 
     @property
     def rows(self) -> Samples:
@@ -182,7 +209,9 @@ class Pooled:
             for name, value in (("offset", rows.offset), ("precision", rows.precision))
             if value.shape[1] != 1
         }
-        return self._shared._replace(y=self._pad(rows.y[:, columns]), **own)
+        counts: Any = rows.y
+        y = counts.columns(genes, self._padded) if self._sparse else self._pad(counts[:, columns])
+        return self._shared._replace(y=y, **own)
 
     @functools.cached_property
     def _shared(self) -> Samples:
@@ -209,11 +238,14 @@ class Pooled:
 
     def collect(self, fn, *args, shared=(), genes=None):  # noqa: D102
         index = np.arange(self.genes) if genes is None else np.asarray(genes)
+        finished = Tally(self.tell, len(index))
 
         def one(block: tuple[Int[np.ndarray, "b"], int]) -> Any:
             at, count = block
             found = fn(*rows_of(args, at), *shared, self.take(index[at]))
-            return jax.tree.map(lambda a: np.asarray(a)[:count], found)
+            found = jax.tree.map(lambda a: np.asarray(a)[:count], found)
+            finished.add(count)
+            return found
 
         parts = each(one, blocks(len(index), self._fitting(args)))
         return jax.tree.map(lambda *a: np.concatenate(a), *parts)
@@ -221,27 +253,55 @@ class Pooled:
     def map(self, fn, *args, shared=(), genes=None) -> "Pooled":  # noqa: D102
         rows = self._rows
         if genes is None:
-            return Pooled(rows._replace(**fn(*args, *shared, rows)))
+            return Pooled(rows._replace(**self._by_rows(fn, *args, *shared)), self.tell)
 
-        def one(block: tuple[Int[np.ndarray, "b"], int]) -> dict[str, np.ndarray]:
+        def one(block: tuple[Int[np.ndarray, "b"], int]) -> dict[str, Any]:
             at, count = block
             new = fn(*rows_of(args, at), *shared, self.take(genes[at]))
-            return {name: np.asarray(a)[: len(rows.x), :count] for name, a in new.items()}
+            found: dict[str, Any] = {
+                name: np.asarray(a)[: len(rows.x), :count] for name, a in new.items()
+            }
+            if "y" in found and self._sparse:
+                found["y"] = sparse(found["y"])
+            return found
 
         parts = each(one, blocks(len(genes), self._fitting(args)))
-        new = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
-        kept = {
-            name: self._cut(getattr(rows, name), genes) for name in ("y", "offset", "precision")
-        }
-        return Pooled(rows._replace(**kept | new))
+        new = {name: _beside([part[name] for part in parts]) for name in parts[0]}
+        for name in ("y", "offset", "precision"):
+            if name not in new:
+                new[name] = self._cut(getattr(rows, name), genes)
+        return Pooled(rows._replace(**new), self.tell)
+
+    def _by_rows(self, fn, *args: Any) -> dict[str, np.ndarray]:
+        """What a function makes of all genes, of a few rows at a time."""
+        rows, n = self._rows, len(self._rows.x)
+        size = max(1, CHUNK // max(self.genes, 1))
+
+        def one(first: int) -> dict[str, np.ndarray]:
+            last = min(first + size, n)
+            y = rows_of_table(rows.y, first, last)
+            parts = {name: a[first:last] for name, a in rows._asdict().items() if name != "y"}
+            return fn(*args, Samples(y=y, **parts))
+
+        parts = each(one, range(0, n, size))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _fitting(self, args: tuple[Any, ...]) -> int:
         """Genes in a block, fewer where much comes with each gene."""
         widest = max((a[:1].size for a in jax.tree.leaves(args)), default=1)
         return min(self.block, 2 ** int(np.log2(max(WIDEST // max(widest, 1), 1))))
 
-    def _cut(self, a: Array, columns: slice | Int[np.ndarray, "k"]) -> Array:
+    def _cut(self, a: Any, columns: Int[np.ndarray, "k"]) -> Any:
+        if isinstance(a, Sparse):
+            return sparse(a.columns(columns))
         return a[:, columns] if a.shape[1] == self.genes else a
+
+
+def _beside(parts: list[Any]) -> Any:
+    """Genes of several blocks, one after the other."""
+    if isinstance(parts[0], Sparse):
+        return beside(parts)
+    return np.concatenate(parts, axis=1)
 
 
 def each(fn: Callable[[T], R], items: Iterable[T]) -> list[R]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from expressway._types import Array, Bool, Int
 
-from .cohort import Ask, Cohort, Pooled, blocks, each, rows_of
+from .cohort import Ask, Cohort, Pooled, Tally, blocks, each, rows_of
 
 # Genes in a block where there are no rows, only sums.
 SMALL_BLOCK = 1024
@@ -223,6 +223,7 @@ def _packed(run, state, hyper, cohort, index, block):
     steps = np.zeros(len(index), dtype=np.int64)
     waiting = np.flatnonzero(~np.asarray(run.solver.done(state)))
     move = _moving(run.solver, run.statistic, run.penalty)
+    finished = Tally(cohort.tell, len(waiting))
 
     def one(at: Int[np.ndarray, "b"], count: int, enough: int) -> Int[np.ndarray, "k"]:
         """Move a block of genes, in place, until few are left; which those are."""
@@ -238,7 +239,9 @@ def _packed(run, state, hyper, cohort, index, block):
                 break
         for whole, part in zip(jax.tree.leaves(state), jax.tree.leaves(now), strict=True):
             whole[keep] = np.asarray(part)[:count]
-        return left[steps[left] < run.max_steps]
+        left = left[steps[left] < run.max_steps]
+        finished.add(count - len(left))
+        return left
 
     while len(waiting):
         parts = list(blocks(len(waiting), block))

@@ -2,15 +2,20 @@
 
 from expressway._errors import InputError as InputError
 
+from .check import check_counts as check_counts
 from .contrast import Contrast as Contrast
 from .contrast import contrast as contrast
 from .design import Design as Design
 from .design import design as design
-from .read import check_counts as check_counts
+from .load import WORKING as WORKING
+from .load import by_gene as by_gene
+from .load import on_disk as on_disk
+from .load import parse_bytes as parse_bytes
 from .read import read_counts as read_counts
 from .record import Clock as Clock
 from .record import digest as digest
 from .record import peak_memory as peak_memory
+from .record import resident_memory as resident_memory
 from .record import versions as versions
 from .sites import read_sites as read_sites
 from .tables import coefficients_table as coefficients_table

@@ -2,29 +2,32 @@
 
 import csv
 import gzip
+import sys
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import scipy.io
 import scipy.sparse as sp
+import zarr
 
 from expressway._errors import InputError
 
-Counts = np.ndarray | sp.csr_matrix | sp.csr_array | sp.csc_matrix | sp.csc_array
-Labels = Sequence[str] | pd.Index
+from .check import MISSING, Counts, check_counts, refuse_repeats
+from .load import on_disk
 
 # The first of these that occurs in the header counts
 _CSV_DELIMITERS, _DELIMITERS = ",\t;", "\t,;"
-# As R reads them: "None" or "null" may be the name of a level.
-_MISSING = ("", "NA", "NaN", "nan")
+# Counts of a text file in one part: what the parser holds is several times as large.
+_PART = 2**22
 _MTX_ROWS = ("features.tsv", "genes.tsv", "rows.txt")
 _MTX_COLUMNS = ("barcodes.tsv", "cols.txt")
 
@@ -37,38 +40,24 @@ class _Sheet(NamedTuple):
     columns: pd.Index
 
 
-class _Defect(NamedTuple):
-    """What a count must not be, and what to do about it."""
-
-    name: str
-    found: Callable[[np.ndarray], np.ndarray]
-    advice: str
-
-
-_DEFECTS = (
-    _Defect("missing or infinite", lambda x: ~np.isfinite(x), "leave that gene or sample out"),
-    _Defect("negative", lambda x: x < 0, "give raw counts, not log or corrected values"),
-    _Defect(
-        "not a whole number",
-        lambda x: x != np.floor(x),
-        "give raw counts, not normalised ones; round estimated counts first",
-    ),
-)
-
-
-def read_counts(counts: str | Path, samples: str | Path | None = None) -> ad.AnnData:
+def read_counts(
+    counts: str | Path, samples: str | Path | None = None, *, backed: bool = False
+) -> ad.AnnData:
     """Return the counts of a file as samples × genes, in the order of the sample table.
 
     Parameters
     ----------
     counts
-        `.h5ad` (samples × genes), `.mtx` with its labels in files beside it (`features.tsv` or
-        `genes.tsv`, and `barcodes.tsv`), or delimited text with labels in its first row and
-        column. In the latter two the axis that carries the names of the sample table is samples;
-        both may be gzipped.
+        `.h5ad` or `.zarr` (samples × genes), `.mtx` with its labels in files beside it
+        (`features.tsv` or `genes.tsv`, and `barcodes.tsv`), or delimited text with labels in its
+        first row and column. In the latter two the axis that carries the names of the sample table
+        is samples; both may be gzipped.
     samples
-        Delimited text, one row a sample, the name in the first column. Only an `.h5ad` file,
-        which has its own table, can do without; given both, columns of `samples` win.
+        Delimited text, one row a sample, the name in the first column. Only `.h5ad` and `.zarr`,
+        which have their own table, can do without; given both, columns of `samples` win.
+    backed
+        Leave the counts of `.h5ad` and `.zarr` on disk, in the order and type they have there: an
+        analysis reads them in parts, and refuses them then.
 
     Returns
     -------
@@ -81,97 +70,23 @@ def read_counts(counts: str | Path, samples: str | Path | None = None) -> ad.Ann
         A file that cannot be read; samples missing on one side; counts refused by `check_counts`.
     """
     counts, samples = Path(counts), None if samples is None else Path(samples)
-    if counts.suffix == ".h5ad":
-        return _read_h5ad(counts, samples)
+    if counts.suffix in (".h5ad", ".zarr"):
+        return _read_anndata(counts, samples, backed=backed)
     if samples is None:
-        message = f"{counts}: a sample table is needed beside it; only .h5ad files hold their own"
+        message = (
+            f"{counts}: a sample table is needed beside it; only .h5ad and .zarr hold their own"
+        )
         raise InputError(message)
     table = _read_samples(samples)
     is_mtx = counts.name.endswith((".mtx", ".mtx.gz"))
     sheet = _read_mtx(counts) if is_mtx else _read_text(counts)
     sheet = _samples_by_genes(sheet, table.index, counts, samples)
     check_counts(sheet.values, sheet.columns, sheet.rows, str(counts))
-    x = sheet.values[_order(table.index, sheet.rows, samples, counts)]
+    order = _order(table.index, sheet.rows, samples, counts)
+    x = sheet.values if np.array_equal(order, np.arange(len(order))) else sheet.values[order]
     if not isinstance(x, np.ndarray):
         x = x.tocsr()
     return ad.AnnData(x, obs=table, var=pd.DataFrame(index=sheet.columns))
-
-
-def check_counts(x: Counts, genes: Labels, samples: Labels, where: str) -> None:
-    """Refuse what is not a samples × genes matrix of counts with unique labels.
-
-    Floats that hold whole numbers are counts. Of a sparse matrix only stored values are read.
-
-    Parameters
-    ----------
-    x
-        Samples × genes.
-    where
-        What the message names as the place of the mistake: a file, say.
-
-    Raises
-    ------
-    InputError
-        Names the first offending gene and sample (sample by sample) and how many there are.
-    """
-    _refuse_repeats("gene", pd.Index(genes), where)
-    _refuse_repeats("sample", pd.Index(samples), where)
-    if len(genes) == 0 or len(samples) == 0:
-        message = (
-            f"{where}: {len(samples)} samples and {len(genes)} genes; at least one each is needed"
-        )
-        raise InputError(message)
-    if isinstance(x, np.ndarray) and x.dtype == object:
-        _refuse_text(x, genes, samples, where)
-    if x.dtype.kind not in "iuf":
-        message = f"{where}: counts must be numbers, but are of type {x.dtype}; convert them"
-        raise InputError(message)
-    values = x if isinstance(x, np.ndarray) else x.data
-    if np.all((values >= 0) & (values < np.inf) & (values == np.floor(values))):
-        return
-    for defect in _DEFECTS:
-        bad = defect.found(values)
-        if bad.any():
-            sample, gene, value = _first(x, bad)
-            message = (
-                f"{where}: gene {genes[gene]}, sample {samples[sample]}: count {value} is "
-                f"{defect.name} ({np.count_nonzero(bad)} such); {defect.advice}"
-            )
-            raise InputError(message)
-
-
-def _refuse_repeats(kind: str, labels: pd.Index, where: str) -> None:
-    repeats = labels[labels.duplicated()].unique()
-    if len(repeats):
-        message = (
-            f"{where}: {kind} {repeats[0]} appears more than once ({len(repeats)} {kind}s do); "
-            "rename, add up or remove the repeats"
-        )
-        raise InputError(message)
-
-
-def _refuse_text(x: np.ndarray, genes: Labels, samples: Labels, where: str) -> None:
-    numbers = pd.to_numeric(pd.Series(x.ravel()), errors="coerce")
-    bad = np.isnan(np.asarray(numbers, dtype=float)).reshape(x.shape)
-    if bad.any():
-        sample, gene, value = _first(x, bad)
-        name = "missing" if value is None or str(value).strip() in _MISSING else "not a number"
-        message = (
-            f"{where}: gene {genes[gene]}, sample {samples[sample]}: count '{value}' is {name} "
-            f"({np.count_nonzero(bad)} such); every count must be a whole number"
-        )
-        raise InputError(message)
-
-
-def _first(x: Counts, bad: np.ndarray) -> tuple[int, int, object]:
-    """Return row, column and value of the first cell marked in `bad` (stored cells, if sparse)."""
-    if isinstance(x, np.ndarray):
-        row, column = np.argwhere(bad)[0]
-        return int(row), int(column), x[row, column]
-    stored = x.tocoo()
-    rows, columns, values = stored.row[bad], stored.col[bad], stored.data[bad]
-    first = np.lexsort((columns, rows))[0]
-    return int(rows[first]), int(columns[first]), values[first]
 
 
 @contextmanager
@@ -203,8 +118,13 @@ def _open(path: Path) -> TextIOWrapper:
     return path.open(encoding="utf-8-sig")
 
 
-def _read_delimited(path: Path, missing: Sequence[str]) -> pd.DataFrame:
-    """Return a delimited file, indexed by its first column, with column names as they stand."""
+def _read_delimited(
+    path: Path, missing: Sequence[str], rows: int | None = None
+) -> Iterator[pd.DataFrame]:
+    """Return a delimited file in parts of some rows, indexed by its first column.
+
+    Names of columns are as they stand.
+    """
     with _reading(path):
         with _open(path) as file:
             line = file.readline().rstrip("\r\n")
@@ -215,7 +135,7 @@ def _read_delimited(path: Path, missing: Sequence[str]) -> pd.DataFrame:
         delimiters = _CSV_DELIMITERS if is_csv else _DELIMITERS
         delimiter = next((found for found in delimiters if found in line), delimiters[0])
         header = next(csv.reader([line], delimiter=delimiter))
-        frame = pd.read_csv(
+        parts = pd.read_csv(
             path,
             sep=delimiter,
             header=None,
@@ -224,7 +144,14 @@ def _read_delimited(path: Path, missing: Sequence[str]) -> pd.DataFrame:
             keep_default_na=False,
             na_values={column: missing for column in range(1, len(header) + 1)},
             low_memory=False,
+            chunksize=rows or max(1, _PART // len(header)),
         )
+        with parts:
+            for frame in parts:
+                yield _labelled(frame, header, path)
+
+
+def _labelled(frame: pd.DataFrame, header: list[str], path: Path) -> pd.DataFrame:
     # R's write.table leaves out the name of the first column
     if len(header) == frame.shape[1] - 1:
         header = ["", *header]
@@ -238,15 +165,21 @@ def _read_delimited(path: Path, missing: Sequence[str]) -> pd.DataFrame:
 
 
 def _read_samples(path: Path) -> pd.DataFrame:
-    table = _read_delimited(path, _MISSING)
-    _refuse_repeats("sample", table.index, str(path))
-    _refuse_repeats("column", table.columns, str(path))
+    table = next(_read_delimited(path, MISSING, sys.maxsize))
+    refuse_repeats("sample", table.index, str(path))
+    refuse_repeats("column", table.columns, str(path))
     return table
 
 
 def _read_text(path: Path) -> _Sheet:
-    frame = _read_delimited(path, ())
-    return _Sheet(frame.to_numpy(), frame.index.rename(None), frame.columns)
+    values, rows, columns = [], [], pd.Index([])
+    for frame in _read_delimited(path, ()):
+        part, columns = frame.to_numpy(), frame.columns
+        if part.dtype.kind == "i" and part.max(initial=0) < 2**31:
+            part = part.astype(np.int32)
+        values.append(part)
+        rows.append(frame.index.rename(None))
+    return _Sheet(np.concatenate(values), rows[0].append(rows[1:]), columns)
 
 
 def _read_mtx(path: Path) -> _Sheet:
@@ -281,25 +214,49 @@ def _read_labels(path: Path, names: Sequence[str]) -> pd.Index:
         return pd.Index([line.rstrip("\r\n").split("\t")[0] for line in file], dtype=object)
 
 
-def _read_h5ad(path: Path, samples: Path | None) -> ad.AnnData:
+def _read_anndata(path: Path, samples: Path | None, *, backed: bool) -> ad.AnnData:
     with _reading(path), warnings.catch_warnings():
         # Old formats and repeated names: the first is harmless, the second refused below.
         warnings.simplefilter("ignore")
-        adata = ad.read_h5ad(path)
-    x = adata.X
-    if not isinstance(x, Counts):
+        adata = _backed(path) if backed else _whole(path)
+    x: Any = adata.X
+    if on_disk(x):
+        refuse_repeats("gene", adata.var_names, str(path))
+        refuse_repeats("sample", adata.obs_names, str(path))
+    elif isinstance(x, Counts):
+        check_counts(x, adata.var_names, adata.obs_names, str(path))
+        if not isinstance(x, np.ndarray):
+            adata.X = x.tocsr()
+    else:
         message = f"{path}: X is empty or no matrix; put the counts into it"
         raise InputError(message)
-    check_counts(x, adata.var_names, adata.obs_names, str(path))
-    if not isinstance(x, np.ndarray):
-        adata.X = x.tocsr()
     if samples is None:
         return adata
     table = _read_samples(samples)
-    adata = adata[_order(table.index, adata.obs_names, samples, path)].copy()
+    order = _order(table.index, adata.obs_names, samples, path)
+    if backed:
+        table = table.loc[list(adata.obs_names)]
+    else:
+        adata = adata[order].copy()
     kept = [column for column in adata.obs.columns if column not in table.columns]
     adata.obs = table.join(pd.DataFrame(adata.obs)[kept])
     return adata
+
+
+def _whole(path: Path) -> ad.AnnData:
+    return ad.read_zarr(path) if path.suffix == ".zarr" else ad.read_h5ad(path)
+
+
+def _backed(path: Path) -> ad.AnnData:
+    """Counts on disk, tables of samples and genes in memory; nothing else is looked at."""
+    if not path.exists():
+        raise FileNotFoundError(path)
+    store: Any = zarr.open_group(path, mode="r") if path.suffix == ".zarr" else h5py.File(path)
+    x = store.get("X")
+    if isinstance(x, h5py.Group | zarr.Group):
+        x = ad.io.sparse_dataset(x)
+    obs, var = (cast("pd.DataFrame", ad.io.read_elem(store[name])) for name in ("obs", "var"))
+    return ad.AnnData(x, obs=obs, var=var)
 
 
 def _samples_by_genes(sheet: _Sheet, names: pd.Index, counts: Path, samples: Path) -> _Sheet:

@@ -76,6 +76,15 @@ def peak_memory() -> float | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
+def resident_memory() -> float | None:
+    """Bytes that this process has in memory now; None where that is not known."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return None
+    now = re.search(r"VmRSS:\s*(\d+) kB", status.read_text(encoding="ascii", errors="replace"))
+    return int(now[1]) * 1024.0 if now else None
+
+
 def digest(*arrays: np.ndarray) -> str:
     """BLAKE2b of the values of some arrays."""
     found = hashlib.blake2b(digest_size=16)

@@ -72,7 +72,7 @@ def normalise(log_reference: Float[np.ndarray, "g"], s: Samples) -> dict[str, Ar
         counts = row[used].astype(float)  # the logarithm of a narrower type is not a double
         positive = counts > 0
         if not np.any(positive):
-            msg = f"sample number {i + 1} has no counts in the genes used for size factors; drop it"
+            msg = "a sample has no counts in the genes used for size factors; leave it out"
             raise InputError(msg)
         offset[i] = np.median(np.log(counts[positive]) - log_reference[used][positive])
     return {"offset": offset}
