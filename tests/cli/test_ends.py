@@ -12,15 +12,15 @@ import sys
 from expressway.cli import app
 from expressway.cli import ends
 inner = ends.progress
-def loud(stages, check):
+def loud(stages, check, quiet):
     from contextlib import contextmanager
     @contextmanager
     def wrapped():
-        with inner(stages, check) as watch:
+        with inner(stages, check, quiet=quiet) as shown:
             def told(stage):
                 print(stage, file=sys.stdout, flush=True)
-                watch(stage)
-            yield told
+                shown.watch(stage)
+            yield shown._replace(watch=told)
     return wrapped()
 ends.progress = loud
 app(sys.argv[1:])

@@ -15,7 +15,20 @@ Example:
   expressway de counts.csv samples.csv --design '~ cell + dex' \\
       --contrast dex trt untrt --out results
 """
-_STAGES = ("reading", "design", "counts", *deseq.STAGES, "refit", "tests", "writing")
+# Seconds of a large table.
+_STAGES = {
+    "reading": 4.0,
+    "design": 0.5,
+    "counts": 1.0,
+    **dict.fromkeys(deseq.STAGES, 2.0),
+    "means": 6.0,
+    "gene-wise dispersions": 12.0,
+    "MAP dispersions": 5.0,
+    "coefficients": 5.0,
+    "refit": 2.0,
+    "tests": 1.0,
+    "writing": 3.0,
+}
 
 
 def de(
@@ -23,7 +36,8 @@ def de(
         Path,
         typer.Argument(
             metavar="COUNTS",
-            help="Counts, genes x samples or samples x genes: csv, tsv (.gz), Matrix Market, h5ad.",
+            help="Counts, genes x samples or samples x genes: csv, tsv (.gz), Matrix Market, h5ad, "
+            "zarr.",
             show_default=False,
         ),
     ],
@@ -32,7 +46,7 @@ def de(
         typer.Argument(
             metavar="SAMPLES",
             help="Sample table, csv or tsv (.gz), names in its first column. "
-            "An h5ad can do without.",
+            "h5ad and zarr can do without.",
             show_default=False,
         ),
     ] = None,
@@ -55,6 +69,8 @@ def de(
             "counts, as an analysis across sites does.",
         ),
     ] = False,
+    memory: options.Memory = None,
+    quiet: options.Quiet = False,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Differential expression of counts, with DESeq2's statistics.
@@ -75,16 +91,26 @@ def de(
         io.check_folder(out, overwrite)
         specs = options.specs(contrast, test)
         levels = options.levels(reference)
-        with ends.progress(_STAGES, check) as watch:
-            watch("reading")
+        with ends.progress(_STAGES, check, quiet=quiet) as progress:
+            progress.watch("reading")
             with clock.stage("reading"):
-                adata = io.read_counts(counts, samples)
+                adata = io.read_counts(counts, samples, backed=True)
             tl.check(adata, design, specs, reference=levels, settings=settings)
             folder.expect_figures()
-            tl.de(adata, design, specs[0], reference=levels, settings=settings, watch=watch)
+            tl.de(
+                adata,
+                design,
+                specs[0],
+                reference=levels,
+                settings=settings,
+                memory=memory,
+                watch=progress.watch,
+                tell=progress.tell,
+            )
             tables = folder.tables(adata, specs, clock)
-            watch("writing")
+            progress.watch("writing")
             with io.written_folder(out) as scratch:
                 folder.write(adata, tables, scratch, clock, inputs)
                 check()
-    show.summary(adata, tables, counts.name, out)
+    if not quiet:
+        show.summary(adata, tables, counts.name, out)

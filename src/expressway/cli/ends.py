@@ -3,10 +3,13 @@
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from datetime import timedelta
+from typing import Any, NamedTuple
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -14,6 +17,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from expressway import io
 
 error_console = Console(stderr=True, highlight=False)
+# Seconds after which a guess of the time left is worth something.
+SOON = 3.0
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
@@ -95,18 +100,59 @@ def shown_warnings() -> Iterator[None]:
         logger.removeHandler(printer)
 
 
+class Shown(NamedTuple):
+    """What is to be told how far a command is."""
+
+    watch: Callable[[str], None]
+    """A stage begins."""
+    tell: Callable[[int, int], None]
+    """So many genes are finished of so many."""
+
+
 @contextmanager
-def progress(stages: Sequence[str], check: Callable[[], None]) -> Iterator[Callable[[str], None]]:
-    """A bar over the stages, on a terminal only."""
-    console = error_console
-    columns = (TextColumn("{task.description:23}"), BarColumn(), TimeElapsedColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        task = progress.add_task("", total=len(stages))
+def progress(
+    stages: Mapping[str, float], check: Callable[[], None], *, quiet: bool = False
+) -> Iterator[Shown]:
+    """A bar over the stages, on a terminal only: where it is, genes finished, time left.
+
+    Parameters
+    ----------
+    stages
+        Their share of the time that a large analysis takes, in any unit: what time is left is
+        told from them.
+    check
+        Called now and then (see `interruptible`).
+    """
+    columns = (
+        TextColumn("{task.description:23}"),
+        BarColumn(20),
+        TextColumn("{task.fields[genes]:>25}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    hidden = quiet or not error_console.is_terminal
+    names = list(stages)
+    begun = {name: sum(list(stages.values())[:i]) for i, name in enumerate(names)}
+    with Progress(*columns, console=error_console, transient=True, disable=hidden) as bar:
+        task = bar.add_task("", total=sum(stages.values()), genes="", left="")
+        start, now = time.monotonic(), [names[0]]
+
+        def show(done: float, **fields: str) -> None:
+            done = max(done, bar.tasks[0].completed)
+            seconds = time.monotonic() - start
+            left = seconds * (sum(stages.values()) / done - 1) if done else np.inf
+            told = seconds > SOON and left < np.inf
+            fields["left"] = f"about {timedelta(seconds=round(left))} left" if told else ""
+            bar.update(task, completed=done, **fields)  # pyright: ignore[reportArgumentType]
 
         def watch(stage: str) -> None:
             check()
-            progress.update(task, description=stage, completed=stages.index(stage.split(":")[0]))
+            now[0] = stage.split(":")[0]
+            show(begun[now[0]], description=stage, genes="")
 
-        yield watch
+        def tell(finished: int, of: int) -> None:
+            # A stage goes over its genes several times, over fewer and fewer.
+            share = stages[now[0]] * finished / of
+            show(begun[now[0]] + share, genes=f"{finished:,} of {of:,} genes")
+
+        yield Shown(watch, tell)

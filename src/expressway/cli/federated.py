@@ -70,6 +70,7 @@ def simulate(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the stages that an earlier run finished.")
     ] = False,
+    quiet: options.Quiet = False,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Differential expression across sites, in one process.
@@ -104,7 +105,8 @@ def simulate(
         io.check_folder(out, overwrite)
         specs = options.specs(contrast, test)
         levels = options.levels(reference)
-        with ends.progress(_STAGES, check) as watch:
+        with ends.progress(dict.fromkeys(_STAGES, 1.0), check, quiet=quiet) as progress:
+            watch = progress.watch
             watch("reading")
             with clock.stage("reading"):
                 adatas = io.read_sites(sites)
@@ -132,8 +134,9 @@ def simulate(
                 check()
         for checkpoint in checkpoints:
             checkpoint.remove()
-    show.summary(done.adata, tables, f"{len(adatas)} sites", out)
-    show.rounds(done.ledger)
+    if not quiet:
+        show.summary(done.adata, tables, f"{len(adatas)} sites", out)
+        show.rounds(done.ledger)
 
 
 def _write_sites(done: federated.Run, adatas: Mapping[str, anndata.AnnData], scratch: Path) -> None:

@@ -55,6 +55,17 @@ NoReplace = Annotated[bool, typer.Option("--no-replace", help="Do not replace ou
 NoFilter = Annotated[
     bool, typer.Option("--no-filter", help="No independent filtering by mean count.")
 ]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="What the process may take, for example 1GB: counts that need more stay in a scratch "
+        "file. Of h5ad and zarr only blocks are read at a time.",
+    ),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", help="Print nothing but errors and warnings: no progress.")
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the results that are in DIR.")
 ]

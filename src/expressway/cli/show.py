@@ -9,6 +9,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from expressway import io
 from expressway.run import Ledger
 
 from .ends import say
@@ -39,7 +40,9 @@ def summary(adata: anndata.AnnData, tested: Sequence[Tested], source: str, out: 
         say(console, f"\n{one.name}", "bold")
         _counts(console, one.table, float(stored["settings"]["alpha"]))
         _strongest(console, one.table)
-    say(console, f"\nresults in {out}")
+    memory = io.peak_memory()
+    at_most = "" if memory is None else f"; at most {memory:,.0f} MB of memory"
+    say(console, f"\nresults in {out}{at_most}")
 
 
 def _counts(console: Console, table: pd.DataFrame, alpha: float) -> None:

@@ -180,8 +180,9 @@ def relay(
     if isinstance(cohort, Pooled):
         fit = _solved(first, hyper, cohort, genes)
         left = np.flatnonzero(fit.status != Status.OK)
+        few = min(FEW, cohort.block)
         second = second._replace(theta0=rows_of(second.theta0, left))
-        return fit, _solved(second, rows_of(hyper, left), cohort, genes[left], FEW), left
+        return fit, _solved(second, rows_of(hyper, left), cohort, genes[left], few), left
     both = (first, second)
     runs = [_run_of(p.solver, p.statistic, p.penalty) for p in both]
     states = [jax.tree.map(np.array, p.solver.init(p.theta0)) for p in both]

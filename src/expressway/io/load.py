@@ -31,7 +31,7 @@ _ON_DISK = (CSRDataset, CSCDataset, h5py.Dataset, zarr.Array)
 _PART = 2**21
 # Bytes that a fit needs beside the counts, at the least: compiled functions, a few blocks of
 # genes, results. What the process has already (imports) counts apart.
-WORKING = 300e6
+WORKING = 450e6
 
 
 class _Part(NamedTuple):
