@@ -1,7 +1,7 @@
 """Analyses of an AnnData: a table is returned, and stored where `get` finds it."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import anndata
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from expressway import io
-from expressway.core.cohort import Pooled, Tell, in_silence, samples
+from expressway.core.cohort import Cohort, Pooled, Tell, in_silence, samples
 from expressway.io.contrast import ContrastSpec
 from expressway.models import deseq
 from expressway.models.cells import groups
@@ -32,6 +32,7 @@ def de(
     memory: str | float | None = None,
     watch: deseq.Watch = lambda _: None,
     tell: Tell = in_silence,
+    where: Callable[[Pooled], Cohort] | None = None,
 ) -> pd.DataFrame:
     """Table of differential expression between samples, by DESeq2's statistics.
 
@@ -67,6 +68,8 @@ def de(
         Called with the name of each stage as it begins.
     tell
         Called with how many genes are finished of how many, as a stage goes over them.
+    where
+        What spreads genes over other processes (``run.dask.over(client)``); none when not given.
 
     Returns
     -------
@@ -96,7 +99,8 @@ def de(
         limit = io.parse_bytes(memory) if isinstance(memory, str) else memory or np.inf
         counts = _steps.counts(adata, layer, memory=limit)
         pooled = Pooled(samples(counts, origin.coded.matrix), tell)
-    fit, cohort = deseq.fit(pooled, groups(origin.coded.matrix), settings, clock.run)
+    spread = where(pooled) if where else pooled
+    fit, cohort = deseq.fit(spread, groups(origin.coded.matrix), settings, clock.run)
     doubts = [*origin.coded.warnings, *_steps.trend_doubts(fit)]
     with clock.stage("tests"):
         table, found = _steps.test(fit, wanted, adata.var_names)

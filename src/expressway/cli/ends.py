@@ -148,7 +148,7 @@ def progress(
         def watch(stage: str) -> None:
             check()
             now[0] = stage.split(":")[0]
-            show(begun[now[0]], description=stage, genes="")
+            show(float(begun[now[0]]), description=stage, genes="")
 
         def tell(finished: int, of: int) -> None:
             # A stage goes over its genes several times, over fewer and fewer.

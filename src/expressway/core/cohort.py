@@ -156,6 +156,26 @@ class Cohort(Protocol):
         ...
 
 
+@runtime_checkable
+class Spread(Protocol):
+    """A cohort whose genes are in several `Pooled`, elsewhere."""
+
+    @property
+    def block(self) -> int:
+        """Genes in a block."""
+        ...
+
+    def over_genes(
+        self,
+        fn: Callable[..., Any],
+        *args: Any,
+        shared: tuple[Any, ...] = (),
+        genes: Int[np.ndarray, "k"] | None = None,
+    ) -> Any:
+        """``fn(pooled, genes, *args, *shared)`` where the genes are; they lead what it returns."""
+        ...
+
+
 class Pooled:
     """All rows in this process's memory.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from expressway._types import Array, Bool, Int
 
-from .cohort import Ask, Cohort, Pooled, Tally, blocks, each, rows_of
+from .cohort import Ask, Cohort, Pooled, Spread, Tally, blocks, each, rows_of
 
 # Genes in a block where there are no rows, only sums.
 SMALL_BLOCK = 1024
@@ -132,7 +132,10 @@ def _solved(
     if not len(index):
         pass
     elif isinstance(cohort, Pooled):
-        state, steps = _packed(run, state, hyper, cohort, index, block or cohort.block)
+        state, steps = _packed(cohort, index, state, hyper, run, block or cohort.block)
+    elif isinstance(cohort, Spread):
+        shared = (run, block or cohort.block)
+        state, steps = cohort.over_genes(_packed, state, hyper, shared=shared, genes=index)
     else:
         state, steps = _rounds(run, state, hyper, cohort, index)
     return _fit(run, p.solver, state, hyper, steps)
@@ -177,7 +180,7 @@ def relay(
     Where rows are elsewhere a gene goes to the second as soon as the first gives it up, and both
     share their messages.
     """
-    if isinstance(cohort, Pooled):
+    if isinstance(cohort, Pooled | Spread):
         fit = _solved(first, hyper, cohort, genes)
         left = np.flatnonzero(fit.status != Status.OK)
         few = min(FEW, cohort.block)
@@ -219,7 +222,7 @@ class _Run(NamedTuple):
     penalty: Callable[..., Any] | None
 
 
-def _packed(run, state, hyper, cohort, index, block):
+def _packed(cohort, index, state, hyper, run, block):
     """Genes in blocks of one shape; when most of a block are done, what is left is packed anew."""
     steps = np.zeros(len(index), dtype=np.int64)
     waiting = np.flatnonzero(~np.asarray(run.solver.done(state)))
