@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from expressway._types import Float, Int
+from expressway._types import Bool, Float, Int
 
 # Secant steps inside a cell: each gains a digit at the least, and the cell is one of length one.
-_SECANTS = 6
+_SECANTS = 8
 # A secant step stays this share of the bracket away from its ends.
 _AWAY = 0.02
 
@@ -32,6 +32,31 @@ class Interpolant(NamedTuple):
     def take(self, genes: Int[np.ndarray, "k"]) -> "Interpolant":
         """That of some genes."""
         return Interpolant(*(a[genes] for a in self))
+
+    def joined(
+        self,
+        some: Bool[np.ndarray, "g"],
+        node: Float[np.ndarray, "g"],
+        loss: Float[np.ndarray, "g"],
+        slope: Float[np.ndarray, "g"],
+        curvature: Float[np.ndarray, "g"],
+    ) -> "Interpolant":
+        """One node more for some genes that have one; columns for two are there."""
+        before = node < self.nodes[:, 0]
+
+        def both(whole: Float[np.ndarray, "g m"], new: Float[np.ndarray, "g"]) -> np.ndarray:
+            whole = whole.copy()
+            pair = np.where(before[:, None], np.c_[new, whole[:, 0]], np.c_[whole[:, 0], new])
+            whole[some, :2] = pair[some]
+            return whole
+
+        return Interpolant(
+            both(self.nodes, node),
+            both(self.loss, loss),
+            both(self.slope, slope),
+            both(self.curvature, curvature),
+            np.where(some, 1, self.last),
+        )
 
     @property
     def end(self) -> Float[np.ndarray, "g"]:

@@ -14,8 +14,8 @@ ARMIJO = 1e-4
 ROUNDING = 1e-14
 # Where losses agree to this share of |loss|, the smaller slope tells better which is lower.
 CLOSE = 1e-11
-# A Newton step of 1e-7 leaves an error of its square: the last step is taken unseen.
-STEP = 1e-7
+# A Newton step of 1e-6 leaves an error of about its square: the last step is taken unseen.
+STEP = 1e-6
 
 
 class Interval(NamedTuple):

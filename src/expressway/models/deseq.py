@@ -264,7 +264,7 @@ def _fit_genes(
     prior = (fitted, frozen.prior_variance)
     best = stage(
         "MAP dispersions",
-        lambda: dispersion.maximum_a_posteriori(cohort, means, wise.alpha, prior, n, genes),
+        lambda: dispersion.maximum_a_posteriori(cohort, means, wise, prior, n, genes),
     )
     above = trend.dispersion_outliers(wise.alpha, fitted, frozen.trend.residual_variance)
     alpha = np.where(above, wise.alpha, best.alpha)

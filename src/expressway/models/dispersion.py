@@ -29,11 +29,16 @@ TOLERANCE = 1e-6
 # Curvature in log alpha below which DESeq2's ascent is still more than 1e-3 away when its slope
 # falls below the square root of its tolerance.
 FLAT = 1.0
-# Most genes are done after five looks; those that are not are worth a look at all nodes.
+# Most genes are done after five looks; those that are not are worth a look at all nodes, unless the
+# profile is so sharp where they are that Newton's steps lead straight on.
 LOOKS = 5
+SHARP = 10.0
 # Nodes for the mode: this far apart at most, and a little beyond both ends; where the gene-wise
 # value is at its bound, to this many prior standard deviations below the trend; never farther than.
 SPACING, PAD, REACH, FARTHEST = 1.2, 0.05, 3.0, 8.0
+# Where the profile is known at the start: one node so much further than Newton's step, and not
+# nearer than to keep the digits of differences.
+BEYOND, LEAST = 1.25, 1e-3
 
 
 def max_dispersion(n: int) -> float:
@@ -178,11 +183,21 @@ def adjusted(log_alpha: Float[Array, "g"], shape: Shape, f: Profile) -> Curve:
     first = jnp.einsum("gij,gjk->gik", inverse, f.info_slope)
     slope = jnp.trace(first, axis1=-2, axis2=-1)
     curvature = jnp.sum(inverse * f.info_curvature - first * jnp.swapaxes(first, 1, 2), (1, 2))
+    curve = Curve(
+        loss=f.loss + 0.5 * linear.log_determinant(factor),
+        slope=f.slope + 0.5 * slope,
+        curvature=f.curvature + 0.5 * curvature,
+    )
+    return with_prior(log_alpha, shape, curve)
+
+
+def with_prior(log_alpha: Float[Array, "g"], shape: Shape, curve: Curve) -> Curve:
+    """A profile with the normal prior on log alpha."""
     away = log_alpha - shape.prior_mean
     return Curve(
-        loss=f.loss + 0.5 * linear.log_determinant(factor) + 0.5 * shape.prior_precision * away**2,
-        slope=f.slope + 0.5 * slope + shape.prior_precision * away,
-        curvature=f.curvature + 0.5 * curvature + shape.prior_precision,
+        loss=curve.loss + 0.5 * shape.prior_precision * away**2,
+        slope=curve.slope + shape.prior_precision * away,
+        curvature=curve.curvature + shape.prior_precision,
     )
 
 
@@ -191,6 +206,8 @@ class Dispersions(NamedTuple):
 
     alpha: Float[np.ndarray, "g"]
     status: Int[np.ndarray, "g"]
+    seen: Curve
+    """The profile there; NaN where it was not looked at."""
 
 
 class Means(NamedTuple):
@@ -235,15 +252,17 @@ def gene_wise(
     first = profiles.search(log_start, np.arange(g), looks=1).state
     square = first.slope**2
     free = np.flatnonzero((square >= TOLERANCE) | (initial > 10 * MIN_DISPERSION))
-    found = _minimum(profiles.search(Resumed(rows_of(first, free)), free, looks=LOOKS))
+    led = profiles.search(Resumed(rows_of(first, free)), free, looks=LOOKS)
+    found = _minimum(led)
     # The gain of DESeq2's first step is at least Armijo's 1e-4 of the squared slope.
     still = square[free] < 1e4 * TOLERANCE
     left = found.status == Status.NOT_CONVERGED
-    tabled = left | still | _flat(found)
+    lost = left & (found.curvature < SHARP)
+    tabled = lost | still | _flat(found)
     near = tabled & ~left & (np.abs(first.slope[free]) <= ascent.WINDOW[-1])
     bounds = (MIN_DISPERSION, max_dispersion(n))
     alpha, status = initial.copy(), np.full(g, int(Status.AT_BOUND))
-    slow = np.zeros(g, bool)
+    slow, seen = np.zeros(g, bool), (first.loss, first.slope, first.curvature)
 
     def ascended(table: Interpolant, some: Int[np.ndarray, "k"]) -> Bool[np.ndarray, "k"]:
         """Whether the ascent of some of the free genes stayed where the table has nodes."""
@@ -257,25 +276,29 @@ def gene_wise(
         known = Curve(*(a[free[some]] for a in (first.loss, first.slope, first.curvature)))
         stayed = ascended(profiles.downhill(log_start[free[some]], known, free[some]), some)
         tabled[some[stayed]] = False
-    if np.any(tabled):
-        some = np.flatnonzero(tabled)
-        table = profiles.table(ascent.nodes(bounds[1]), free[some])
-        begin = table.take(np.flatnonzero(left[some])).downhill(found.log_alpha[left])
-        more = _minimum(profiles.search(begin, free[left]))
-        found = _Minimum(*(_put(a, left, b) for a, b in zip(found, more, strict=True)))
-        flat = np.flatnonzero((still | _flat(found))[some])
-        ascended(table.take(flat), some[flat])
+    some = np.flatnonzero(tabled)
+    table = profiles.table(ascent.nodes(bounds[1]), free[some])
+    begin = np.array(led.state.trial)
+    begin[lost] = table.take(np.flatnonzero(lost[some])).downhill(found.log_alpha[lost])
+    more = _minimum(profiles.search(begin[left], free[left]))
+    found = _Minimum(*(_put(a, left, b) for a, b in zip(found, more, strict=True)))
+    flat = np.flatnonzero((still | _flat(found))[some])
+    ascended(table.take(flat), some[flat])
     status[free] = found.status
     risen = first.loss[free] - found.loss >= TOLERANCE * np.abs(first.loss[free])
     moved = free[risen & ~slow[free]]
-    alpha[moved] = np.exp(found.log_alpha[np.searchsorted(free, moved)])
-    return Dispersions(_bounded(alpha, n), status)
+    at = np.searchsorted(free, moved)
+    alpha[moved] = np.exp(found.log_alpha[at])
+    there = (found.loss, found.slope, found.curvature)
+    seen = [_put(whole, moved, part[at]) for whole, part in zip(seen, there, strict=True)]
+    seen = Curve(*(np.where(slow, np.nan, whole) for whole in seen))
+    return Dispersions(_bounded(alpha, n), status, seen)
 
 
 def maximum_a_posteriori(
     cohort: Cohort,
     means: Means,
-    initial: Float[np.ndarray, "g"],
+    wise: Dispersions,
     prior: tuple[Float[np.ndarray, "g"], float],
     n: int,
     genes: Int[np.ndarray, "g"],
@@ -283,12 +306,14 @@ def maximum_a_posteriori(
     """Dispersions at the mode of likelihood × Cox-Reid term × log-normal prior.
 
     The mode lies between the gene-wise value and the trend: nodes there, in one sum, tell where.
+    One node is enough where Newton's step from the gene-wise value, where the profile is known,
+    is short: a little beyond its end.
 
     Parameters
     ----------
     cohort, means, genes
         As for `gene_wise`, whose means are used again.
-    initial
+    wise
         Gene-wise dispersions: the start, unless they are below a tenth of the trend.
     prior
         Trend value of each gene, and the prior variance of log dispersion (natural log).
@@ -296,6 +321,7 @@ def maximum_a_posteriori(
         Number of samples.
     """
     trend, variance = prior
+    initial = wise.alpha
     far = initial <= 0.1 * trend
     begin = np.log(np.where(far, trend, initial))
     shape = Shape(means.beta, np.log(trend), np.full(len(genes), 1.0 / variance))
@@ -305,9 +331,19 @@ def maximum_a_posteriori(
     least = np.where(inside, FARTHEST, np.clip(REACH * np.sqrt(variance), 1.0, FARTHEST))
     end = np.where(far, np.maximum(np.log(trend) - least, np.log(initial)), np.log(trend))
     lower, upper = np.minimum(begin, end) - PAD, np.maximum(begin, end) + PAD
-    middle = profiles.between(lower, upper).downhill(begin)
-    found = _minimum(profiles.search(middle, np.arange(len(genes))))
-    return Dispersions(_bounded(np.exp(found.log_alpha), n), found.status)
+    nodes = _even(lower, upper)
+    known = with_prior(begin, shape, wise.seen)
+    beyond = -BEYOND * known.slope / known.curvature
+    close = ~far & (known.curvature > 0) & (np.abs(beyond) < SPACING / 2)
+    nodes[close] = np.nan
+    nodes[close, 0] = (begin + np.where(beyond < 0, -1, 1) * np.maximum(np.abs(beyond), LEAST))[
+        close
+    ]
+    table = profiles.on(nodes, np.arange(len(genes)))
+    table = table.joined(close, begin, *map(np.asarray, known))
+    found = _minimum(profiles.search(table.downhill(begin), np.arange(len(genes))))
+    seen = Curve(found.loss, found.slope, found.curvature)
+    return Dispersions(_bounded(np.exp(found.log_alpha), n), found.status, seen)
 
 
 def one_look(cohort: Cohort, means: Means, n: int) -> None:
@@ -323,12 +359,14 @@ class _Minimum(NamedTuple):
 
     log_alpha: Float[np.ndarray, "g"]
     loss: Float[np.ndarray, "g"]
+    slope: Float[np.ndarray, "g"]
     curvature: Float[np.ndarray, "g"]
     status: Int[np.ndarray, "g"]
 
 
 def _minimum(fit: Fit) -> _Minimum:
-    return _Minimum(fit.theta, fit.state.loss, fit.state.curvature, fit.status)
+    state = fit.state
+    return _Minimum(fit.theta, state.loss, state.slope, state.curvature, fit.status)
 
 
 class _Profiles(NamedTuple):
@@ -373,14 +411,14 @@ class _Profiles(NamedTuple):
 
     def table(self, nodes: Float[np.ndarray, "m"], some: Int[np.ndarray, "k"]) -> Interpolant:
         """Some genes on nodes that are the same for all."""
-        return self._on(np.tile(nodes, (len(some), 1)), some)
+        return self.on(np.tile(nodes, (len(some), 1)), some)
 
     def downhill(
         self, begin: Float[np.ndarray, "k"], known: Curve, some: Int[np.ndarray, "k"]
     ) -> Interpolant:
         """Some genes on a few nodes downhill of a point at which they are known."""
         down = np.where(np.asarray(known.slope) > 0, -1.0, 1.0)[:, None]
-        away = self._on(begin[:, None] + down * np.array(ascent.WINDOW), some)
+        away = self.on(begin[:, None] + down * np.array(ascent.WINDOW), some)
 
         def joined(point: Float[Array, "k"], rest: Float[np.ndarray, "k m"]) -> np.ndarray:
             both = np.column_stack([np.asarray(point), rest])
@@ -394,15 +432,7 @@ class _Profiles(NamedTuple):
             away.last + 1,
         )
 
-    def between(self, lower: Float[np.ndarray, "g"], upper: Float[np.ndarray, "g"]) -> Interpolant:
-        """All genes on evenly spaced nodes between each one's ends."""
-        last = np.ceil((upper - lower) / SPACING).astype(int)
-        step = np.arange(last.max() + 1)
-        nodes = lower[:, None] + step * ((upper - lower) / last)[:, None]
-        nodes[step > last[:, None]] = np.nan
-        return self._on(nodes, np.arange(len(self.genes)))
-
-    def _on(self, nodes: Float[np.ndarray, "k m"], some: Int[np.ndarray, "k"]) -> Interpolant:
+    def on(self, nodes: Float[np.ndarray, "k m"], some: Int[np.ndarray, "k"]) -> Interpolant:
         """Some genes on nodes of their own, NaN behind their last ones."""
         there = np.isfinite(nodes)
         gene, _ = np.nonzero(there)
@@ -412,13 +442,24 @@ class _Profiles(NamedTuple):
         return Interpolant(nodes, loss, slope, curvature, np.sum(there, axis=1) - 1)
 
 
+def _even(lower: Float[np.ndarray, "g"], upper: Float[np.ndarray, "g"]) -> Float[np.ndarray, "g m"]:
+    """Evenly spaced nodes between each gene's ends, NaN behind the last."""
+    last = np.ceil((upper - lower) / SPACING).astype(int)
+    step = np.arange(last.max(initial=1) + 1)
+    nodes = lower[:, None] + step * ((upper - lower) / last)[:, None]
+    nodes[step > last[:, None]] = np.nan
+    return nodes
+
+
 def _flat(found: _Minimum) -> Bool[np.ndarray, "g"]:
     """Profiles on which DESeq2's ascent stops before the optimum, or at the bound."""
     return (found.curvature < FLAT) | (found.status == Status.AT_BOUND)
 
 
 def _put(
-    whole: Shaped[np.ndarray, "g"], at: Bool[np.ndarray, "g"], part: Shaped[np.ndarray, "k"]
+    whole: Shaped[np.ndarray, "g"],
+    at: Bool[np.ndarray, "g"] | Int[np.ndarray, "k"],
+    part: Shaped[np.ndarray, "k"],
 ) -> Shaped[np.ndarray, "g"]:
     """The same with some replaced."""
     whole = whole.copy()
