@@ -10,7 +10,14 @@ from jaxtyping import install_import_hook
 
 # Before anything imports the package: shapes and types of every call are checked in tests.
 install_import_hook("expressway", "beartype.beartype")
+
+from expressway.core import cohort, solve  # noqa: E402
+
 jax.config.update("jax_enable_x64", True)
+# JAX's own cache serves functions of tests, too. `core/kernel.py` then keeps none.
+_cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "expressway-tests"
+jax.config.update("jax_compilation_cache_dir", str(_cache))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "standard")
 
@@ -22,6 +29,9 @@ def _few_kernels():
     """Forget compiled functions after each file: a process may map 65,530 pieces of memory."""
     yield
     jax.clear_caches()
+    cohort.compiled.cache_clear()
+    solve._moving.cache_clear()
+    solve._stepping.cache_clear()
 
 
 @pytest.fixture(scope="session")

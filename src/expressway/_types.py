@@ -4,9 +4,6 @@ Axes: ``n`` samples, ``g`` genes, ``p`` coefficients, ``q`` contrasts or quantil
 design rows, ``k`` clusters. ``#g`` is ``g`` or 1 (one value for all genes).
 """
 
-import os
-from pathlib import Path
-
 import jax
 import numpy as np
 from jaxtyping import Bool as Bool
@@ -18,9 +15,3 @@ Array = jax.Array | np.ndarray
 
 # Estimates are compared at 1e-10 relative: double precision is part of the contract.
 jax.config.update("jax_enable_x64", True)
-
-if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
-    _cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "expressway"
-    jax.config.update("jax_compilation_cache_dir", str(_cache))
-    # Kernels are few and each compiles in under a second: keep all of them.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

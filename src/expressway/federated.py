@@ -12,12 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import anndata
-import jax
 import numpy as np
 import pandas as pd
 
 from expressway import io
-from expressway.core.cohort import Pooled, samples
+from expressway.core.cohort import Pooled, compiled, samples
 from expressway.core.order import Groups
 from expressway.core.sparse import Sparse, library_size
 from expressway.io.agreement import Agreement, Census, Coded, agree, code, describe, take
@@ -172,7 +171,7 @@ def stays(run: Run, site: str, names: Sequence[str]) -> Kept:
     one = next(s for s in run.cohort.sites if s.name == site)
     assert isinstance(one, Site)
     rows = one.rows.rows
-    mean = np.asarray(jax.jit(nb.mean)(run.fit.gene.beta, rows._replace(y=np.zeros((0, 0)))))
+    mean = np.asarray(compiled(nb.mean)(run.fit.gene.beta, rows._replace(y=np.zeros((0, 0)))))
     library = library_size(rows.y).astype(int)
     sizes = io.samples_table(np.asarray(rows.offset)[:, 0], library, pd.Index(names))
     return Kept(sizes, pd.DataFrame(mean, index=sizes.index, columns=run.adata.var_names))

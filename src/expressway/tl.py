@@ -149,7 +149,7 @@ def check(
 ) -> None:
     """Nothing, where `de` with the first contrast and `contrast` with the others would work.
 
-    A look at the sample table, before anything is fitted.
+    A look at the sample table, before counts are read: what they will need is compiled meanwhile.
 
     Raises
     ------
@@ -160,6 +160,8 @@ def check(
     origin = _origin(adata, design, contrasts[0], reference, None)
     for spec in contrasts:
         io.contrast(origin.coded, spec)
+    n, p = origin.coded.matrix.shape
+    deseq.compile_meanwhile(n, p, len(groups(origin.coded.matrix).size) == p)
 
 
 def _origin(

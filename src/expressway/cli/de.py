@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+import anndata
 import typer
 
 from expressway import io, tl
@@ -94,6 +95,9 @@ def de(
         with ends.progress(_STAGES, check, quiet=quiet) as progress:
             progress.watch("reading")
             with clock.stage("reading"):
+                if samples is not None and not io.has_samples(counts):
+                    table = anndata.AnnData(obs=io.read_samples(samples))
+                    tl.check(table, design, specs, reference=levels, settings=settings)
                 adata = io.read_counts(counts, samples, backed=True)
             tl.check(adata, design, specs, reference=levels, settings=settings)
             folder.expect_figures()

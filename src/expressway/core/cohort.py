@@ -17,6 +17,7 @@ import numpy as np
 
 from expressway._types import Array, Float, Int
 
+from .kernel import Kernel
 from .sparse import CHUNK, Sparse, beside, rows_of_table, sparse
 
 T = TypeVar("T")
@@ -358,7 +359,18 @@ def rows_of(tree: Any, at: Int[np.ndarray, "b"]) -> Any:
 @functools.cache
 def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
     """One compiled function per module-level function."""
-    return jax.jit(fn)
+    return Kernel(fn, own_name(fn))
+
+
+def own_name(*parts: Any) -> str | None:
+    """Name of functions and settings (tuples) together; None where one is not this package's."""
+    names = []
+    for part in parts:
+        fn = type(part) if isinstance(part, tuple) else part
+        if fn is not None and not fn.__module__.startswith("expressway."):
+            return None
+        names.append(repr(part) if fn is not part or fn is None else fn.__qualname__)
+    return " ".join(names)
 
 
 def _padded_size(n: int) -> int:

@@ -131,7 +131,7 @@ def below(values: Values) -> Callable[..., Below]:
 
         return jax.vmap(gene)(thresholds, v.T)
 
-    statistic.__name__ = f"below_{values.__name__}"
+    statistic.__name__ = statistic.__qualname__ = f"below_{values.__name__}"
     return statistic
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from expressway._types import Array, Bool, Int
 
-from .cohort import Ask, Cohort, Pooled, Spread, Tally, blocks, each, rows_of
+from .cohort import Ask, Cohort, Pooled, Spread, Tally, blocks, each, own_name, rows_of
+from .kernel import Kernel
 
 # Genes in a block where there are no rows, only sums.
 SMALL_BLOCK = 1024
@@ -263,7 +264,7 @@ def _moving(solver, statistic, penalty):
         state = _advance(solver, penalty, state, hyper, statistic(state.trial, hyper, samples))
         return state, solver.done(state)
 
-    return jax.jit(move)
+    return Kernel(move, own_name(solver, statistic, penalty))
 
 
 def _advance(solver, penalty, state, hyper, sums):
@@ -278,7 +279,14 @@ def _advance(solver, penalty, state, hyper, sums):
     return jax.tree.map(keep, state, solver.step(state, sums))
 
 
-_step = functools.partial(jax.jit, static_argnames=("solver", "penalty"))(_advance)
+@functools.cache
+def _stepping(solver, penalty):
+    """One step of a solver where there are sums only."""
+
+    def step(state, hyper, sums):
+        return _advance(solver, penalty, state, hyper, sums)
+
+    return Kernel(step, own_name(solver, penalty))
 
 
 def _rounds(run, state, hyper, cohort, index):
@@ -299,7 +307,7 @@ def _ask(run, state, hyper, index, waiting) -> Ask:
 
 def _moved(run, state, hyper, steps, waiting, sums) -> Int[np.ndarray, "k"]:
     """Move the unfinished genes, in place; those of them that are not finished yet."""
-    step = functools.partial(_step, run.solver, run.penalty)
+    step = _stepping(run.solver, run.penalty)
     new = _in_blocks(step, rows_of(state, waiting), rows_of(hyper, waiting), sums)
     for whole, part in zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True):
         whole[waiting] = part

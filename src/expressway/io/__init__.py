@@ -11,7 +11,9 @@ from .load import WORKING as WORKING
 from .load import by_gene as by_gene
 from .load import on_disk as on_disk
 from .load import parse_bytes as parse_bytes
+from .read import has_samples as has_samples
 from .read import read_counts as read_counts
+from .read import read_samples as read_samples
 from .record import Clock as Clock
 from .record import digest as digest
 from .record import peak_memory as peak_memory

@@ -28,6 +28,7 @@ from .load import on_disk
 _CSV_DELIMITERS, _DELIMITERS = ",\t;", "\t,;"
 # Counts of a text file in one part: what the parser holds is several times as large.
 _PART = 2**22
+_ANNDATA = (".h5ad", ".zarr")
 _MTX_ROWS = ("features.tsv", "genes.tsv", "rows.txt")
 _MTX_COLUMNS = ("barcodes.tsv", "cols.txt")
 
@@ -70,14 +71,14 @@ def read_counts(
         A file that cannot be read; samples missing on one side; counts refused by `check_counts`.
     """
     counts, samples = Path(counts), None if samples is None else Path(samples)
-    if counts.suffix in (".h5ad", ".zarr"):
+    if has_samples(counts):
         return _read_anndata(counts, samples, backed=backed)
     if samples is None:
         message = (
             f"{counts}: a sample table is needed beside it; only .h5ad and .zarr hold their own"
         )
         raise InputError(message)
-    table = _read_samples(samples)
+    table = read_samples(samples)
     is_mtx = counts.name.endswith((".mtx", ".mtx.gz"))
     sheet = _read_mtx(counts) if is_mtx else _read_text(counts)
     sheet = _samples_by_genes(sheet, table.index, counts, samples)
@@ -87,6 +88,26 @@ def read_counts(
     if not isinstance(x, np.ndarray):
         x = x.tocsr()
     return ad.AnnData(x, obs=table, var=pd.DataFrame(index=sheet.columns))
+
+
+def read_samples(path: str | Path) -> pd.DataFrame:
+    """Sample table of a delimited file, indexed by the names in its first column.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or a name occurs twice.
+    """
+    path = Path(path)
+    table = next(_read_delimited(path, MISSING, sys.maxsize))
+    refuse_repeats("sample", table.index, str(path))
+    refuse_repeats("column", table.columns, str(path))
+    return table
+
+
+def has_samples(counts: str | Path) -> bool:
+    """Whether files of this kind hold a sample table of their own."""
+    return Path(counts).suffix in _ANNDATA
 
 
 @contextmanager
@@ -164,13 +185,6 @@ def _labelled(frame: pd.DataFrame, header: list[str], path: Path) -> pd.DataFram
     return frame
 
 
-def _read_samples(path: Path) -> pd.DataFrame:
-    table = next(_read_delimited(path, MISSING, sys.maxsize))
-    refuse_repeats("sample", table.index, str(path))
-    refuse_repeats("column", table.columns, str(path))
-    return table
-
-
 def _read_text(path: Path) -> _Sheet:
     values, rows, columns = [], [], pd.Index([])
     for frame in _read_delimited(path, ()):
@@ -232,7 +246,7 @@ def _read_anndata(path: Path, samples: Path | None, *, backed: bool) -> ad.AnnDa
         raise InputError(message)
     if samples is None:
         return adata
-    table = _read_samples(samples)
+    table = read_samples(samples)
     order = _order(table.index, adata.obs_names, samples, path)
     if backed:
         table = table.loc[list(adata.obs_names)]

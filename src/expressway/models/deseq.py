@@ -148,7 +148,7 @@ def fit(
     """
     if isinstance(cohort, Pooled):
         n, p = cohort.rows.x.shape
-        _compiled_meanwhile(n, p, len(cells.size) == p)
+        compile_meanwhile(n, p, len(cells.size) == p)
     counted = stage("size factors", lambda: cohort.sum(log_counts))
     cohort = normalised(cohort, counted, settings.size_factors)
     genes = np.flatnonzero(counted.total > 0)
@@ -178,7 +178,7 @@ def fit(
 
 
 @functools.cache
-def _compiled_meanwhile(n: int, p: int, linear: bool) -> None:
+def compile_meanwhile(n: int, p: int, linear: bool) -> None:
     """Compile, while the first stages run, what the later ones need for tables of this size.
 
     The compiled functions know a table's shape only, so a gene of ones will do.
