@@ -6,6 +6,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from expressway.core import cohort, kernel
 from expressway.core.kernel import Kernel
@@ -26,9 +27,11 @@ def kept(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
     CALLS.clear()
     yield tmp_path / "expressway"
     jax.config.update("jax_compilation_cache_dir", before)
+    compilation_cache.reset_cache()
 
 
 def call(x, name="doubled", b=1.0):
@@ -62,6 +65,21 @@ def test_a_broken_file_is_made_anew(kept, content):
     np.testing.assert_array_equal(call(x), 2 * x + 1)
     assert len(CALLS) == 2
     call(x)
+    assert len(CALLS) == 2
+
+
+def test_what_loads_but_does_not_run_is_made_anew(kept, monkeypatch):
+    def broken(*_):
+        def run(*_):
+            msg = "NOT_FOUND: Function not found"
+            raise jax.errors.JaxRuntimeError(msg)
+
+        return run
+
+    x = np.arange(5.0)
+    call(x)
+    monkeypatch.setattr(kernel.serialize_executable, "deserialize_and_load", broken)
+    np.testing.assert_array_equal(call(x), 2 * x + 1)
     assert len(CALLS) == 2
 
 

@@ -47,22 +47,26 @@ class Kernel:
         """What the function returns."""
         leaves, tree = jax.tree.flatten(args)
         key = (tree, *((np.shape(leaf), _kind(leaf)) for leaf in leaves))
-        ready = self._ready.get(key)
-        if ready is None:
+        if key not in self._ready:
             with self._lock:
-                ready = self._ready.get(key) or self._made(key, args)
-                self._ready[key] = ready
-        return ready(*args)
+                if key not in self._ready:
+                    self._ready[key] = self._found(key, args)
+        return self._ready[key](*args)
 
-    def _made(self, key: Hashable, args: tuple[Any, ...]) -> Callable[..., Any]:
+    def _found(self, key: Hashable, args: tuple[Any, ...]) -> Callable[..., Any]:
+        """The function for arguments of these shapes, from disk or compiled."""
         if self._name is None or _configured("jax_compilation_cache_dir") is not None:
             return self._jitted
         name = hashlib.blake2b(repr((self._name, key, surroundings())).encode(), digest_size=16)
         path = folder() / name.hexdigest()
         try:
-            return serialize_executable.deserialize_and_load(*pickle.loads(path.read_bytes()))
+            loaded = serialize_executable.deserialize_and_load(*pickle.loads(path.read_bytes()))
+            jax.block_until_ready(loaded(*args))
         except Exception:
-            pass
+            # Not there, or of no use: for whatever reason, it is made anew.
+            loaded = None
+        if loaded is not None:
+            return loaded
         compiled = self._jitted.lower(*args).compile()
         _keep(path, compiled)
         return compiled
@@ -90,7 +94,8 @@ def _keep(path: Path, compiled: Any) -> None:
             pickle.dump(serialize_executable.serialize(compiled), file)
         Path(file.name).replace(path)
     except Exception:
-        pass
+        # It is in memory all the same.
+        return
 
 
 @functools.cache
