@@ -16,6 +16,9 @@ import numpy as np
 
 from expressway._types import Array, Float, Int
 
+from .arrow import Wide
+from .linear import distinct
+
 T = TypeVar("T")
 R = TypeVar("R")
 # Elements of one block of genes: 2^16 doubles are half a megabyte, so that the arrays between
@@ -31,7 +34,7 @@ class Samples(NamedTuple):
 
     y: Float[Array, "n g"] | Int[Array, "n g"]
     """Counts."""
-    x: Float[Array, "n p"]
+    x: Float[Array, "n p"] | Wide
     """Design."""
     offset: Float[Array, "n #g"]
     """Log size factors (natural log)."""
@@ -43,13 +46,12 @@ class Samples(NamedTuple):
     """Number of the row's design cell (rows with equal x); -1 on padding rows."""
 
 
-def samples(counts: Array, design: Array) -> Samples:
+def samples(counts: Array, design: Array | Wide) -> Samples:
     """Rows with no size factors yet (offset 0), unit precision and unit weight."""
     n = counts.shape[0]
     column = np.zeros((n, 1))
-    x = np.asarray(design, float)
-    cell = np.unique(x, axis=0, return_inverse=True)[1].reshape(n)
-    return Samples(counts, x, column, column + 1.0, np.ones(n), cell)
+    x = design if isinstance(design, Wide) else np.asarray(design, float)
+    return Samples(counts, x, column, column + 1.0, np.ones(n), distinct(x)[0])
 
 
 class Ask(NamedTuple):
@@ -188,7 +190,8 @@ class Pooled:
     def _shared(self) -> Samples:
         """What all genes share, padded once and kept where compiled functions find it."""
         rows = self._rows
-        parts = {name: self._pad(getattr(rows, name)) for name in ("x", "weight")}
+        x = jax.tree.map(lambda a: self._pad(a, a.dtype), rows.x)
+        parts = {"x": x, "weight": self._pad(rows.weight)}
         for name, value in (("offset", rows.offset), ("precision", rows.precision)):
             if value.shape[1] == 1:
                 parts[name] = self._pad(value)
@@ -196,8 +199,8 @@ class Pooled:
         parts["cell"][: len(rows.cell)] = rows.cell
         return rows._replace(**jax.device_put(parts))
 
-    def _pad(self, a: Array) -> np.ndarray:
-        padded = np.zeros((self._padded, *a.shape[1:]))
+    def _pad(self, a: Array, kind: np.typing.DTypeLike = float) -> np.ndarray:
+        padded = np.zeros((self._padded, *a.shape[1:]), kind)
         padded[: len(a)] = a
         return padded
 
@@ -226,7 +229,7 @@ class Pooled:
         def one(block: tuple[Int[np.ndarray, "b"], int]) -> dict[str, np.ndarray]:
             at, count = block
             new = fn(*rows_of(args, at), *shared, self.take(genes[at]))
-            return {name: np.asarray(a)[: len(rows.x), :count] for name, a in new.items()}
+            return {name: np.asarray(a)[: rows.x.shape[0], :count] for name, a in new.items()}
 
         parts = each(one, blocks(len(genes), self._fitting(args)))
         new = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}

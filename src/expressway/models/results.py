@@ -2,9 +2,11 @@
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from expressway._types import Array, Float
+from expressway.core import linear
 
 from .deseq import DESeqFit
 from .multiple_testing import Adjusted, benjamini_hochberg, independent_filter
@@ -51,8 +53,9 @@ def results(
     test = wald(fit.gene.beta, fit.gene.covariance, contrast)
     empty_after = fit.replaced & (fit.gene.base_mean == 0)
     marks = np.append(takers.constant, takers.columns)
-    size = np.einsum("p,gpq,q->g", np.abs(marks), np.abs(fit.gene.positive), np.abs(marks))
-    inside = np.einsum("p,gpq,q->g", marks, fit.gene.positive, marks)
+    positive = fit.gene.positive
+    size = linear.quadratic(jax.tree.map(np.abs, positive), np.abs(marks))
+    inside = linear.quadratic(positive, marks)
     # Marks are 0 or of order 1: what is left of terms that cancel is rounding.
     no_counts = (inside <= ROUNDING * size) & (fit.gene.base_mean > 0)
     nothing = no_counts | empty_after

@@ -3,6 +3,7 @@
 import numpy as np
 
 from expressway._types import Array, Bool, Float
+from expressway.core import linear
 from expressway.core.solve import Status
 
 from .deseq import DESeqFit
@@ -35,7 +36,7 @@ def statuses(
     diverged = np.isin(gene.beta_status, (Status.NOT_CONVERGED, Status.NOT_FINITE)) | np.isin(
         gene.dispersion_status, (Status.NOT_CONVERGED, Status.NOT_FINITE)
     )
-    touched = np.einsum("p,gpq,q->g", contrast, gene.unsupported, contrast)
+    touched = linear.quadratic(gene.unsupported, contrast)
     separated = touched > _TOUCHES * (contrast @ contrast)
     at_bound = (gene.beta_status == Status.AT_BOUND) | (gene.dispersion_status == Status.AT_BOUND)
     word = np.full(len(gene.base_mean), "ok", dtype=object)

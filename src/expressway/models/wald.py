@@ -6,6 +6,8 @@ import numpy as np
 from scipy import special
 
 from expressway._types import Float
+from expressway.core import linear
+from expressway.core.arrow import LowRank
 
 
 class Wald(NamedTuple):
@@ -20,7 +22,7 @@ class Wald(NamedTuple):
 
 def wald(
     beta: Float[np.ndarray, "g p"],
-    covariance: Float[np.ndarray, "g p p"],
+    covariance: Float[np.ndarray, "g p p"] | LowRank,
     contrast: Float[np.ndarray, "p"],
 ) -> Wald:
     """Wald tests of ``contrast' beta = 0``: ``z = c'b / sqrt(c'Vc)``, p = 2 Q(|z|).
@@ -35,6 +37,6 @@ def wald(
         One weight a coefficient.
     """
     estimate = beta @ contrast
-    se = np.sqrt(np.einsum("p,gpq,q->g", contrast, covariance, contrast))
+    se = np.sqrt(linear.quadratic(covariance, contrast))
     stat = np.divide(estimate, se, out=np.full_like(se, np.nan), where=se > 0)
     return Wald(estimate / np.log(2), se / np.log(2), stat, 2 * special.ndtr(-np.abs(stat)))
