@@ -66,7 +66,7 @@ class Wide(NamedTuple):
     def __matmul__(self, b: Any) -> jax.Array:
         """``x b`` of a matrix of p rows."""
         rest, run = split(jnp.asarray(b).T, self.span)
-        return self.border @ rest.T + self.value[:, None] * run.T[self.level]
+        return jnp.asarray(self.border @ rest.T) + self.value[:, None] * run.T[self.level]
 
     def __rmatmul__(self, a: Any) -> jax.Array:
         """``a x`` of a matrix of n columns."""
@@ -75,7 +75,7 @@ class Wide(NamedTuple):
 
     def sparse(self) -> sparse.csc_matrix:
         """The same as a SciPy matrix."""
-        n, (rows,) = self.shape[0], np.nonzero(self.value)
+        n, rows = self.shape[0], np.flatnonzero(self.value)
         entries = (np.asarray(self.value)[rows], (rows, np.asarray(self.level)[rows]))
         run = sparse.csc_matrix(entries, shape=(n, self.span.count))
         border = sparse.csc_matrix(np.asarray(self.border))
@@ -104,14 +104,6 @@ class ArrowFactor(NamedTuple):
     span: Span
 
 
-class LowRank(NamedTuple):
-    """Symmetric matrices ``diag(d) + F K F'``: inverses of arrows, projectors, covariances."""
-
-    diagonal: Float[Array, "g p"]
-    factor: Float[Array, "g p m"]
-    core: Float[Array, "g m m"]
-
-
 def wide(columns: sparse.csc_matrix, many: int = MANY) -> Wide | Float[np.ndarray, "n p"]:
     """The design of these columns; a plain matrix where too few are disjoint.
 
@@ -120,7 +112,8 @@ def wide(columns: sparse.csc_matrix, many: int = MANY) -> Wide | Float[np.ndarra
     """
     columns = columns.copy()
     columns.eliminate_zeros()
-    n, p = columns.shape
+    shape: Any = columns.shape
+    n, p = shape
     last = np.full(n, -1)  # column of each row's last entry so far
     left, best = 0, Span(0, 0)
     for j in range(p):
@@ -295,123 +288,17 @@ def _once(a: Arrow, b: Float[Array, "g p"]) -> Float[Array, "g p"]:
     return linear.solve(linear.cholesky(a), b)
 
 
-def _rows(w: Float[np.ndarray, "g q l"], span: Span) -> Float[np.ndarray, "g p q"]:
-    """``U = (I, w)'``, its rows in the order of the columns."""
-    eye = np.broadcast_to(np.eye(w.shape[1]), (w.shape[0], w.shape[1], w.shape[1]))
-    return np.swapaxes(np.asarray(join(eye, w, span)), 1, 2)
-
-
-def _on_run(run: Float[np.ndarray, "g l"], span: Span, q: int) -> Float[np.ndarray, "g p"]:
-    """Entries of the run, 0 for the border."""
-    return np.asarray(join(np.zeros((len(run), q)), run, span))
-
-
-@linear.sandwich.register(Arrow)
-def _sandwich(info: Arrow, ridge: float) -> tuple[LowRank, LowRank]:
-    """``A⁻¹ = E + U K U'``, and ``A⁻¹ - ridge A⁻²``, whose factor is ``(U, E U)``."""
-    q = info.border.shape[-1]
-    over = 1.0 / (info.diagonal + ridge)
-    w = -info.cross * over[:, None, :]
-    core = np.linalg.inv(info.border + ridge * np.eye(q) + w @ np.swapaxes(info.cross, 1, 2))
-    u = _rows(w, info.span)
-    inverted = LowRank(_on_run(over, info.span, q), u, core)
-    return covariance(inverted, ridge), inverted
-
-
-def covariance(inverted: LowRank, ridge: float) -> LowRank:
-    """``A⁻¹ (A - ridge) A⁻¹ = A⁻¹ - ridge A⁻²`` from ``A⁻¹``."""
-    over, u, core = inverted
-    across = -ridge * core
-    corner = core + across @ (np.swapaxes(u, 1, 2) @ u) @ core
-    return LowRank(
-        over - ridge * over**2,
-        np.concatenate([u, over[:, :, None] * u], axis=2),
-        np.block([[corner, across], [across, np.zeros_like(core)]]),
-    )
-
-
-@linear.hat.register(LowRank)
-def _hat(a: LowRank, x: Wide) -> Float[Array, "n g"]:
-    turned = jnp.einsum("gpm,gmk->gpk", a.factor, a.core)
-    squared = x._replace(border=x.border**2, value=x.value**2)
-
-    def more(k: int | Int[Array, ""], so_far: Float[Array, "n g"]) -> Float[Array, "n g"]:
-        return so_far + (x @ a.factor[:, :, k].T) * (x @ turned[:, :, k].T)
-
-    m = a.factor.shape[-1]
-    return jax.lax.fori_loop(0, m, more, squared @ a.diagonal.T, unroll=m <= UNROLLED)
-
-
-@linear.diagonal.register(LowRank)
-def _diagonal(a: LowRank) -> Float[np.ndarray, "g p"]:
-    return a.diagonal + np.sum((a.factor @ a.core) * a.factor, axis=2)
-
-
-@linear.quadratic.register(LowRank)
-def _quadratic(a: LowRank, v: Float[np.ndarray, "p"]) -> Float[np.ndarray, "g"]:
-    inside = np.einsum("p,gpm->gm", v, a.factor)
-    return a.diagonal @ v**2 + np.einsum("gm,gmk,gk->g", inside, a.core, inside)
-
-
 @linear.quadratic.register(Arrow)
-def _arrow_quadratic(a: Arrow, v: Float[np.ndarray, "p"]) -> Float[np.ndarray, "g"]:
-    return np.asarray(product_with(a, v)) @ v
+def _quadratic(a: Arrow, v: Float[np.ndarray, "p"]) -> Float[np.ndarray, "g"]:
+    turned = linear.product(a, jnp.broadcast_to(v, (a.diagonal.shape[0], len(v))))
+    return np.asarray(turned) @ v
 
 
-def product_with(a: Arrow, v: Float[np.ndarray, "p"]) -> Float[Array, "g p"]:
-    """``a v`` of one v for all genes."""
-    return linear.product(a, jnp.broadcast_to(v, (a.diagonal.shape[0], len(v))))
-
-
-@linear.quadratics.register(LowRank)
-def _quadratics(a: LowRank, rows: sparse.csr_matrix) -> Float[np.ndarray, "k g"]:
-    g, p, m = a.factor.shape
-    inside = rows @ np.moveaxis(a.factor, 0, -1).reshape(p, m * g)
-    inside = inside.reshape(rows.shape[0], m, g)
-    return rows.power(2) @ a.diagonal.T + np.einsum("kmg,gmj,kjg->kg", inside, a.core, inside)
-
-
-@linear.least_against.register(Arrow)
-def _least_against(
-    normal: Arrow, positive: Arrow, total: Float[np.ndarray, "g p"], tolerance: float
-) -> tuple[Int[np.ndarray, "k"], Float[np.ndarray, "k p"], LowRank]:
-    """The null space: levels without a count, and ``(b, -D⁻¹C'b)`` of b in that of the Schur part.
-
-    In a basis of it the least-squares problem is an arrow again.
-    """
-    span, q = positive.span, positive.border.shape[-1]
-    largest = np.maximum(positive.diagonal.max(axis=1), 1.0)
-    sizes = np.diagonal(positive.border, axis1=1, axis2=2)
-    scale = tolerance * np.maximum(largest, sizes.max(axis=1, initial=0.0))[:, None]
-    empty = positive.diagonal <= scale
-    over = np.where(empty, 0.0, 1.0 / np.where(empty, 1.0, positive.diagonal))
-    w = -positive.cross * over[:, None, :]
-    value, vector = np.linalg.eigh(positive.border + w @ np.swapaxes(positive.cross, 1, 2))
-    null = value <= scale
-    some = np.flatnonzero(np.any(null, axis=1) | np.any(empty, axis=1))
-    empty, w, null = empty[some], w[some], null[some]
-    basis = vector[some] * null[:, None, :]
-    rest = ~null[:, :, None] * np.eye(q)  # the identity where there is no direction
-    along = np.swapaxes(w, 1, 2) @ basis  # the run's part of each basis vector
-    gram = np.swapaxes(basis, 1, 2) @ basis + np.swapaxes(along, 1, 2) @ along + rest
-    core = basis @ np.linalg.inv(gram) @ np.swapaxes(basis, 1, 2)
-    onto = LowRank(_on_run(empty * 1.0, span, q), _rows(w, span), core)
-    # Of the rows without a count, in the basis.
-    left: Any = jax.tree.map(lambda a, b: a[some] - b[some], normal, positive)
-    above = left.border @ basis + left.cross @ along
-    below = np.swapaxes(left.cross, 1, 2) @ basis + left.diagonal[:, :, None] * along
-    border = np.swapaxes(basis, 1, 2) @ above + np.swapaxes(along, 1, 2) @ below + rest
-    cross = np.swapaxes(below, 1, 2) * empty[:, None, :]
-    each = np.where(empty, left.diagonal, 1.0)
-    of_rest, of_run = (np.asarray(part) for part in split(total[some], span))
-    wanted = np.einsum("gqj,gq->gj", basis, of_rest) + np.einsum("glj,gl->gj", along, of_run)
-    weight = cross / each[:, None, :]
-    of_run = np.where(empty, of_run, 0.0)
-    schur = border - weight @ np.swapaxes(cross, 1, 2)
-    inverted = np.linalg.pinv(schur, rcond=tolerance, hermitian=True)
-    wanted = wanted - np.einsum("gil,gl->gi", weight, of_run)
-    found = np.einsum("gij,gj->gi", inverted, wanted)
-    run = np.where(empty, of_run / each - np.einsum("gil,gi->gl", weight, found), 0.0)
-    run = run + np.einsum("glj,gj->gl", along, found)
-    direction = join(np.einsum("gqj,gj->gq", basis, found), run, span)
-    return some, np.asarray(direction), onto
+@linear.quadratics.register(Arrow)
+def _quadratics(a: Arrow, rows: sparse.csr_matrix) -> Float[np.ndarray, "k g"]:
+    g, q, count = a.cross.shape
+    run = rows[:, a.span.start : a.span.stop]
+    rest = sparse.hstack([rows[:, : a.span.start], rows[:, a.span.stop :]]).toarray()
+    cross = np.transpose(np.asarray(a.cross), (2, 1, 0)).reshape(count, q * g)
+    turned = 2.0 * (run @ cross).reshape(-1, q, g) + np.einsum("ki,gij->kjg", rest, a.border)
+    return np.einsum("kj,kjg->kg", rest, turned) + run.power(2) @ a.diagonal.T

@@ -15,8 +15,9 @@ import numpy as np
 
 from expressway._types import Array, Bool, Float, Int
 from expressway.core import linear
-from expressway.core.arrow import Arrow, LowRank, Wide
+from expressway.core.arrow import Arrow, Wide
 from expressway.core.cohort import Ask, Cohort, Pooled, Samples, meanwhile, rows_of, samples
+from expressway.core.lowrank import LowRank
 from expressway.core.order import Groups
 
 from . import dispersion, nb, outliers, trend
@@ -400,7 +401,7 @@ def _refit(
     again, _ = _fit_genes(new, left, cells, settings, stage, frozen)
     empty = np.setdiff1d(np.arange(len(refitted)), left)
     again.beta[empty] = 0.0
-    for part in jax.tree.leaves(again.covariance):
+    for part in jax.tree.leaves((again.covariance, again.inverse)):
         part[empty] = 0.0
     again = again._replace(positive=rows_of(gene.positive, refitted))
 

@@ -13,11 +13,12 @@ import numpy as np
 
 from expressway._types import Array, Bool, Float, Int
 from expressway.core import linear
-from expressway.core.arrow import Arrow, LowRank
+from expressway.core.arrow import Arrow
 from expressway.core.boxed import Boxed, Score
 from expressway.core.cohort import Cohort, Samples
 from expressway.core.irls import Equation, Irls
 from expressway.core.linear import weighted_crossproduct, weighted_sum
+from expressway.core.lowrank import LowRank
 from expressway.core.solve import Problem, relay
 from expressway.core.special import log1p
 

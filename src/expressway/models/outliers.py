@@ -13,8 +13,8 @@ from scipy import special
 
 from expressway._types import Array, Float, Int
 from expressway.core import linear
-from expressway.core.arrow import LowRank
 from expressway.core.cohort import Cohort, Samples, compiled
+from expressway.core.lowrank import LowRank
 from expressway.core.order import Groups, members, trimmed_mean
 
 from .nb import MIN_MU, mean
