@@ -170,12 +170,14 @@ def check(
     design: str,
     contrasts: Sequence[ContrastSpec | None] = (None,),
     *,
+    each: tuple[str, str] | None = None,
     reference: Mapping[str, str] | None = None,
     settings: deseq.Settings = deseq.DEFAULTS,
 ) -> None:
     """Nothing, where `de` with the first contrast and `contrast` with the others would work.
 
-    A look at the sample table, before anything is fitted.
+    And, given ``each``, `contrasts` of that factor and reference level. A look at the sample
+    table, before anything is fitted.
 
     Raises
     ------
@@ -186,6 +188,8 @@ def check(
     origin = _origin(adata, design, contrasts[0], reference, None)
     for spec in contrasts:
         io.contrast(origin.coded, spec)
+    if each is not None:
+        io.differences(origin.coded, *each)
 
 
 def _origin(

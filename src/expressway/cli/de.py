@@ -41,6 +41,7 @@ def de(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")],
     contrast: options.FirstContrast = None,
     test: options.Test = None,
+    each: options.Each = None,
     reference: options.Reference = None,
     size_factors: options.SizeFactors = "ratio",
     alpha: options.Alpha = 0.1,
@@ -59,7 +60,8 @@ def de(
 ) -> None:
     """Differential expression of counts, with DESeq2's statistics.
 
-    DIR receives results.csv, genes.csv, samples.csv, run.json and figures.
+    DIR receives results.csv, genes.csv, samples.csv, run.json and figures; with --each also
+    contrasts.h5ad (contrasts x genes) and contrasts.csv (a row a contrast).
     """
     clock = io.Clock()
     settings = deseq.Settings(
@@ -74,17 +76,19 @@ def de(
     with ends.interruptible() as check, ends.one_line_errors(), ends.shown_warnings():
         io.check_folder(out, overwrite)
         specs = options.specs(contrast, test)
-        levels = options.levels(reference)
+        levels = options.levels(reference, each, contrast)
         with ends.progress(_STAGES, check) as watch:
             watch("reading")
             with clock.stage("reading"):
                 adata = io.read_counts(counts, samples)
-            tl.check(adata, design, specs, reference=levels, settings=settings)
+            tl.check(adata, design, specs, each=each, reference=levels, settings=settings)
             folder.expect_figures()
             tl.de(adata, design, specs[0], reference=levels, settings=settings, watch=watch)
             tables = folder.tables(adata, specs, clock)
+            every = folder.every(adata, each, clock)
             watch("writing")
             with io.written_folder(out) as scratch:
+                folder.write_every(every, scratch, clock)
                 folder.write(adata, tables, scratch, clock, inputs)
                 check()
     show.summary(adata, tables, counts.name, out)
