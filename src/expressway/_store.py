@@ -217,7 +217,7 @@ def _alike(matrix: Float[np.ndarray, "n p"] | Wide, stored: Any) -> bool:
         return np.allclose(matrix, stored)
     x = sparse.csc_matrix(matrix.sparse() if isinstance(matrix, Wide) else matrix)
     stored = sparse.csc_matrix(stored)
-    return abs(x - stored).max() <= 1e-8 + 1e-5 * abs(stored).max()
+    return bool(abs(x - stored).max() <= 1e-8 + 1e-5 * abs(stored).max())
 
 
 def _column(table: pd.DataFrame, name: str) -> np.ndarray:

@@ -69,7 +69,8 @@ def _hat(a: LowRank, x: Wide) -> Float[Array, "n g"]:
         return so_far + (x @ factor[:, :, k].T) * (x @ turned[:, :, k].T)
 
     m = factor.shape[-1]
-    return jax.lax.fori_loop(0, m, more, squared @ a.diagonal.T, unroll=m <= UNROLLED)
+    without = squared @ a.diagonal.T
+    return jax.lax.fori_loop(0, m, more, without, unroll=m <= UNROLLED) if m else without
 
 
 @linear.diagonal.register(LowRank)

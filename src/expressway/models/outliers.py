@@ -13,6 +13,7 @@ from scipy import special
 
 from expressway._types import Array, Float, Int
 from expressway.core import linear
+from expressway.core.arrow import Wide
 from expressway.core.cohort import Cohort, Samples, compiled
 from expressway.core.lowrank import LowRank
 from expressway.core.order import Groups, members, trimmed_mean
@@ -28,13 +29,13 @@ REPLICATES = 3
 REPLACEMENT_TRIM = 0.2
 
 
-def normalised(inside: Float[Array, "n u"], s: Samples) -> Float[Array, "n g"]:  # noqa: ARG001
+def normalised(inside: Float[Array, "n u"] | Wide, s: Samples) -> Float[Array, "n g"]:  # noqa: ARG001
     """Normalised counts."""
     return s.y * jnp.exp(-s.offset)
 
 
 def squared_error(
-    center: Float[Array, "g u"], inside: Float[Array, "n u"], s: Samples
+    center: Float[Array, "g u"], inside: Float[Array, "n u"] | Wide, s: Samples
 ) -> Float[Array, "n g"]:
     """Squared deviations of normalised counts from the centre of each sample's group."""
     return (normalised(inside, s) - inside @ center.T) ** 2

@@ -89,7 +89,8 @@ def many(fit: DESeqFit, wanted: Differences) -> Many:
 
     Numbers agree with it to rounding: sums are added in another order.
     """
-    parts = each(lambda part: _forms(fit, wanted, *part), blocks(len(fit.gene.beta), BLOCK))
+    some = (at[:count] for at, count in blocks(len(fit.gene.beta), BLOCK))
+    parts = each(lambda at: _forms(fit, wanted, at), some)
     variance, shared, nothing = (np.concatenate(a, axis=1) for a in zip(*parts, strict=True))
     # A gene has no counts in either level's samples.
     no_counts = nothing[:-1] & nothing[-1] & (fit.gene.base_mean > 0)
@@ -106,10 +107,10 @@ def many(fit: DESeqFit, wanted: Differences) -> Many:
 
 
 def _forms(
-    fit: DESeqFit, wanted: Differences, at: Int[np.ndarray, "b"], count: int
+    fit: DESeqFit, wanted: Differences, at: Int[np.ndarray, "b"]
 ) -> tuple[Float[np.ndarray, "q b"], Float[np.ndarray, "q b"], Bool[np.ndarray, "m b"]]:
     """Of some genes: variances, shares of directions of separation, levels without a count."""
-    gene, at = fit.gene, at[:count]
+    gene = fit.gene
     positive = rows_of(gene.positive, at)
     size = linear.quadratics(jax.tree.map(np.abs, positive), abs(wanted.marks))
     return (
