@@ -113,7 +113,7 @@ def test_the_boxed_solver_meets_the_same_bounds():
     for x in (matrix, arrow.wide(sparse.csc_matrix(matrix), 4)):
         rows = samples(adata.X, x)
         start = np.zeros((57, matrix.shape[1]))
-        solver = Boxed(bound=nb.BOX)
+        solver = Boxed(bound=3.0)  # so near that levels of few counts meet it too
         found.append(
             solve(
                 solver,
@@ -132,7 +132,7 @@ def test_the_boxed_solver_meets_the_same_bounds():
     # Towards a bound the likelihood is flat but for the ridge.
     inside = mine.status == Status.OK
     np.testing.assert_allclose(mine.theta[inside], dense.theta[inside], rtol=1e-7, atol=1e-7)
-    np.testing.assert_allclose(mine.theta, dense.theta, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(mine.theta, dense.theta, rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

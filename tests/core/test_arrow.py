@@ -15,7 +15,7 @@ G = 6
 ROUNDING = 1e-11
 
 
-def design(q=3, levels=17, each=4, start=1, seed=0, covariate=True):
+def design(q=3, levels=17, each=4, start=1, seed=0, covariate=True, slopes=False):
     """Dummies of a factor behind `start` columns of a border of q, as dense columns."""
     rng = np.random.default_rng(seed)
     level = np.repeat(np.arange(-1, levels), each)
@@ -27,6 +27,7 @@ def design(q=3, levels=17, each=4, start=1, seed=0, covariate=True):
         if covariate:
             border[:, -1] = rng.normal(size=n)
     run = (level[:, None] == np.arange(levels)) * 1.0
+    run = run * rng.normal(size=(n, 1)) if slopes else run
     return np.column_stack([border[:, :start], run, border[:, start:]])
 
 
@@ -35,6 +36,7 @@ CASES = {
     "batch and covariate": {"q": 3, "start": 2},
     "border on both sides": {"q": 4, "start": 1},
     "border behind": {"q": 2, "start": 0},
+    "a covariate's slope in each level": {"q": 2, "start": 2, "slopes": True},
     "long border": {"q": 8, "start": 3},
 }
 
