@@ -67,7 +67,7 @@ def write_every(found: anndata.AnnData | None, folder: Path, clock: io.Clock) ->
         return
     with clock.stage("tables"):
         found.write_h5ad(folder / "contrasts.h5ad")
-        io.write_table(found.obs, folder / "contrasts.csv")
+        io.write_table(pd.DataFrame(found.obs), folder / "contrasts.csv")
 
 
 def write(

@@ -21,7 +21,8 @@ from expressway._types import Array, Bool, Float, Int
 
 from . import linear
 
-# Fewer disjoint columns are quicker as dense matrices, which compile and run in vector lanes.
+# From here on a first run, which compiles, takes no longer than with dense matrices; later ones
+# take a ninth of the time (1,500 genes x 88 samples on two cores).
 MANY = 16
 # Loops over columns of the border are written out up to here.
 UNROLLED = 6
@@ -296,8 +297,10 @@ def _once(a: Arrow, b: Float[Array, "g p"]) -> Float[Array, "g p"]:
 
 @linear.quadratic.register(Arrow)
 def _quadratic(a: Arrow, v: Float[np.ndarray, "p"]) -> Float[np.ndarray, "g"]:
-    turned = linear.product(a, jnp.broadcast_to(v, (a.diagonal.shape[0], len(v))))
-    return np.asarray(turned) @ v
+    run = v[a.span.start : a.span.stop]
+    rest = np.concatenate([v[: a.span.start], v[a.span.stop :]])
+    turned = 2.0 * (np.asarray(a.cross) @ run) + np.asarray(a.border) @ rest
+    return turned @ rest + np.asarray(a.diagonal) @ run**2
 
 
 @linear.quadratics.register(Arrow)

@@ -80,8 +80,9 @@ def _diagonal(a: LowRank) -> Float[np.ndarray, "g p"]:
 
 @linear.quadratic.register(LowRank)
 def _quadratic(a: LowRank, v: Float[np.ndarray, "p"]) -> Float[np.ndarray, "g"]:
-    inside = np.einsum("p,gpm->gm", v, a.factor)
-    return a.diagonal @ v**2 + np.einsum("gm,gmk,gk->g", inside, a.core, inside)
+    some = np.flatnonzero(v)
+    inside = np.einsum("p,gpm->gm", v[some], a.factor[:, some])
+    return a.diagonal[:, some] @ v[some] ** 2 + np.einsum("gm,gmk,gk->g", inside, a.core, inside)
 
 
 @linear.quadratics.register(LowRank)
