@@ -11,6 +11,10 @@ import expressway as ew
 README = Path(__file__).parents[1] / "README.md"
 
 
+def blocks():
+    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
 def test_first_analysis(tmp_path, monkeypatch):
     adata = ew.datasets.simulate(genes=200, samples=8, seed=1)
     obs = pd.DataFrame(index=adata.obs_names)
@@ -20,13 +24,21 @@ def test_first_analysis(tmp_path, monkeypatch):
     counts.to_csv(tmp_path / "counts.csv.gz")
     obs.to_csv(tmp_path / "samples.csv")
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     names: dict = {}
-    exec(block, names)
+    exec(blocks()[0], names)
     assert len(names["table"]) == len(names["other"]) == 200
     assert (tmp_path / "volcano.png").stat().st_size > 0
     again = ew.get.de(anndata.read_h5ad("airway.h5ad"))
     pd.testing.assert_series_equal(again["p_value"], names["other"]["p_value"])
+
+
+def test_screen():
+    screen = ew.datasets.simulate(genes=200, samples=9, seed=1)
+    screen.obs["perturbation"] = ["control", "one", "two"] * 3
+    screen.obs["batch"] = list("abc") + list("bca") + list("aab")
+    names = {"screen": screen, "ew": ew}
+    exec(blocks()[1], names)
+    assert names["each"].shape == (2, 200)
 
 
 def test_guide_to_sites():

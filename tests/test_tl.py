@@ -335,7 +335,7 @@ def test_contrast_needs_an_analysis(data):
 def test_few_functions_are_compiled_and_none_for_the_next_data(caplog):
     """Compilation is most of what a first run takes: another table of a similar size needs none."""
     jax.clear_caches()
-    deseq.compile_meanwhile.cache_clear()
+    deseq._compile_meanwhile.cache_clear()
     compiled = []
     for genes, samples, seed in ((300, 32, 1), (480, 31, 2)):
         adata = datasets.simulate(genes=genes, samples=samples, batches=2, outliers=6, seed=seed)

@@ -27,6 +27,12 @@ def test(
     return io.results_table(fit, found, genes), found
 
 
+def tests(fit: deseq.DESeqFit, wanted: io.Differences, genes: pd.Index) -> anndata.AnnData:
+    """Many contrasts of one fit, contrasts × genes."""
+    found = results.many(fit, results.Differences(wanted.vectors, wanted.marks))
+    return io.contrasts_table(fit, found, wanted, genes)
+
+
 def check_settings(settings: deseq.Settings) -> None:
     """Refuse numbers out of range.
 

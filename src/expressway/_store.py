@@ -2,27 +2,35 @@
 
 Under a key, "de" by default: ``varm[key]`` the results of a contrast; ``varm[key_genes]`` the
 quantities on the way; ``varm[key_beta]`` the coefficients, natural log; ``varm[key_covariance]``,
-``varm[key_unsupported]`` and ``varm[key_positive]`` their matrices, flattened;
+``varm[key_unsupported]`` and ``varm[key_positive]`` their matrices, flattened (of a wide design,
+whose run of columns is ``uns[key]["wide"]``, the parts of arrows one after the other, and the
+inverse information, of which the covariance is made);
 ``obsm[key_samples]`` size factors; ``obsm[key_design]`` the design matrix; ``uns[key]`` everything
 else. Names of coefficients stand in ``uns`` only: a slash in them must not become a name in an
 h5ad file.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import anndata
+import jax
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from expressway import io
+from expressway._types import Float
+from expressway.core.arrow import Arrow, Span, Wide
 from expressway.core.cohort import Samples
+from expressway.core.lowrank import LowRank, covariance
 from expressway.core.solve import Status
 from expressway.core.sparse import library_size
 from expressway.io.agreement import Column, of_columns
 from expressway.io.design import Design
 from expressway.io.factors import is_number
-from expressway.models import deseq, results, trend
+from expressway.models import deseq, nb, results, trend
 
 # Columns of the genes table that are fields of `deseq.Gene`, and of `deseq.DESeqFit`.
 _GENE = (
@@ -50,13 +58,15 @@ class Origin(NamedTuple):
 
 def store_fit(adata: anndata.AnnData, key: str, fit: deseq.DESeqFit, origin: Origin) -> None:
     """Put a fit into an AnnData, in place of an earlier one."""
-    g, coded = adata.n_vars, origin.coded
+    coded = origin.coded
     adata.varm[f"{key}_genes"] = io.genes_table(fit, adata.var_names)
     adata.varm[f"{key}_beta"] = fit.gene.beta
-    adata.varm[f"{key}_covariance"] = fit.gene.covariance.reshape(g, -1)
-    adata.varm[f"{key}_unsupported"] = fit.gene.unsupported.reshape(g, -1)
-    adata.varm[f"{key}_positive"] = fit.gene.positive.reshape(g, -1)
-    adata.obsm[f"{key}_design"] = coded.matrix
+    x = coded.matrix
+    wide = isinstance(x, Wide)
+    adata.varm[f"{key}_covariance"] = _flat(fit.gene.inverse if wide else fit.gene.covariance)
+    adata.varm[f"{key}_unsupported"] = _flat(fit.gene.unsupported)
+    adata.varm[f"{key}_positive"] = _flat(fit.gene.positive)
+    adata.obsm[f"{key}_design"] = x.sparse() if isinstance(x, Wide) else x
     adata.uns[key] = {
         "design": coded.formula,
         "layer": origin.layer or "",
@@ -70,6 +80,8 @@ def store_fit(adata: anndata.AnnData, key: str, fit: deseq.DESeqFit, origin: Ori
         "cooks_cutoff": fit.cooks_cutoff,
         "settings": {k: "" if v is None else v for k, v in fit.settings._asdict().items()},
     }
+    if isinstance(x, Wide):
+        adata.uns[key]["wide"] = dataclasses.asdict(x.span)
 
 
 def load_fit(adata: anndata.AnnData, key: str) -> tuple[deseq.DESeqFit, Origin]:
@@ -88,16 +100,24 @@ def load_fit(adata: anndata.AnnData, key: str) -> tuple[deseq.DESeqFit, Origin]:
     origin = Origin(_design(adata, key, reference), reference, str(stored["layer"]) or None)
     table: Any = adata.varm[f"{key}_genes"]
     p = len(origin.coded.names)
+    unsupported, positive = (
+        np.asarray(adata.varm[f"{key}_{m}"]) for m in ("unsupported", "positive")
+    )
+    span = _span(stored)
+    if span is None:
+        unsupported, positive = unsupported.reshape(-1, p, p), positive.reshape(-1, p + 1, p + 1)
+    else:
+        unsupported, positive = _low_rank(unsupported, p, span), _arrow(positive, p, span)
     settings: Any = {k: None if v == "" else v for k, v in stored["settings"].items()}
     gene = deseq.Gene(
         **{name: table[name].to_numpy() for name in _GENE},
         dispersion_status=_codes(table["dispersion_status"]),
         beta=np.asarray(adata.varm[f"{key}_beta"]),
-        covariance=np.asarray(adata.varm[f"{key}_covariance"]).reshape(-1, p, p),
-        inverse=np.full((adata.n_vars, p, p), np.nan),  # for Cook's distances, which are done
+        covariance=_covariance(adata, key),
+        inverse=np.full((adata.n_vars, 0, 0), np.nan),  # for Cook's distances, which are done
         beta_status=_codes(table["coefficients_status"]),
-        unsupported=np.asarray(adata.varm[f"{key}_unsupported"]).reshape(-1, p, p),
-        positive=np.asarray(adata.varm[f"{key}_positive"]).reshape(-1, p + 1, p + 1),
+        unsupported=unsupported,
+        positive=positive,
     )
     fit = deseq.DESeqFit(
         gene=gene,
@@ -131,8 +151,42 @@ def coefficients(adata: anndata.AnnData, key: str) -> pd.DataFrame:
     """Each coefficient of each gene and its standard error (see `io.coefficients_table`)."""
     names = [str(name) for name in adata.uns[key]["coefficients"]]
     beta = np.asarray(adata.varm[f"{key}_beta"])
-    covariance = np.asarray(adata.varm[f"{key}_covariance"]).reshape(-1, len(names), len(names))
-    return io.coefficients_table(beta, covariance, names, adata.var_names)
+    return io.coefficients_table(beta, _covariance(adata, key), names, adata.var_names)
+
+
+def _covariance(adata: anndata.AnnData, key: str) -> Float[np.ndarray, "g p p"] | LowRank:
+    """Covariance of the coefficients."""
+    stored: dict[str, Any] = adata.uns[key]
+    p, flat = len(stored["coefficients"]), np.asarray(adata.varm[f"{key}_covariance"])
+    span = _span(stored)
+    return (
+        flat.reshape(-1, p, p) if span is None else covariance(_low_rank(flat, p, span), nb.RIDGE)
+    )
+
+
+def _span(stored: Mapping[str, Any]) -> Span | None:
+    """The run of columns of a wide design."""
+    return Span(**{k: int(v) for k, v in stored["wide"].items()}) if "wide" in stored else None
+
+
+def _flat(matrices: Any) -> np.ndarray:
+    """A row a gene."""
+    parts = jax.tree.leaves(matrices)
+    return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+
+
+def _low_rank(flat: np.ndarray, p: int, span: Span) -> LowRank:
+    q = p - span.count
+    parts = np.split(flat, [p, p + p * q], axis=1)
+    return LowRank(parts[0], parts[1].reshape(-1, p, q), parts[2].reshape(-1, q, q))
+
+
+def _arrow(flat: np.ndarray, p: int, span: Span) -> Arrow:
+    """Of the design with a column of ones before it."""
+    q, count = p - span.count + 1, span.count
+    parts = np.split(flat, [q * q, q * q + q * count], axis=1)
+    cross = parts[1].reshape(-1, q, count)
+    return Arrow(parts[0].reshape(-1, q, q), cross, parts[2], Span(span.start + 1, span.stop + 1))
 
 
 def _design(adata: anndata.AnnData, key: str, reference: Mapping[str, str]) -> Design:
@@ -152,10 +206,19 @@ def _design(adata: anndata.AnnData, key: str, reference: Mapping[str, str]) -> D
     if adata.n_obs == int(stored["samples"]):
         coded = io.design(str(stored["design"]), obs, reference)
         same = list(coded.names) == list(stored["coefficients"])
-        if same and np.allclose(coded.matrix, adata.obsm[f"{key}_design"]):
+        if same and _alike(coded.matrix, adata.obsm[f"{key}_design"]):
             return coded
     msg = f"the samples changed since the analysis {key!r}: run expressway.tl.de again"
     raise io.InputError(msg)
+
+
+def _alike(matrix: Float[np.ndarray, "n p"] | Wide, stored: Any) -> bool:
+    """Whether a design is the stored one, to rounding."""
+    if not isinstance(matrix, Wide) and not sparse.issparse(stored):
+        return np.allclose(matrix, stored)
+    x = sparse.csc_matrix(matrix.sparse() if isinstance(matrix, Wide) else matrix)
+    stored = sparse.csc_matrix(stored)
+    return bool(abs(x - stored).max() <= 1e-8 + 1e-5 * abs(stored).max())
 
 
 def _column(table: pd.DataFrame, name: str) -> np.ndarray:

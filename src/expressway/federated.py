@@ -147,7 +147,7 @@ def simulate(
     with clock.stage("tests"):
         table, found = _steps.test(fit, wanted, genes)
     adata = anndata.AnnData(np.zeros((0, g)), var=pd.DataFrame(index=genes))
-    nobody = agreement.design.matrix[:0]
+    nobody = np.zeros((0, p))
     coded = agreement.design.__class__(**{**vars(agreement.design), "matrix": nobody})
     _store.store_fit(adata, "de", fit, _store.Origin(coded, reference, None))
     # A largest distance is one sample's: `flagged` counts them instead.

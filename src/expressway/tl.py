@@ -139,17 +139,61 @@ def contrast(
     return table
 
 
+def contrasts(
+    adata: anndata.AnnData,
+    factor: str,
+    reference: str | None = None,
+    *,
+    levels: Sequence[str] | None = None,
+    key: str = "de",
+) -> anndata.AnnData:
+    """Contrasts × genes: levels of a factor against one of them, from one fit in one pass.
+
+    Numbers agree with `contrast` of each level to rounding, statuses exactly.
+
+    Parameters
+    ----------
+    adata
+        As for `contrast`; it stays as it is.
+    factor
+        Of the design.
+    reference
+        The level that the others are compared with; the design's reference level when not given.
+    levels
+        All others when not given.
+    key
+        Name under which `de` stored its results.
+
+    Returns
+    -------
+    AnnData
+        Layers log2_fold_change, lfc_se, stat, p_value, p_adj, and status, of which the words are
+        ``uns["status"]``; ``obs`` has level, tested, up, down (genes, at the fit's alpha) and
+        filter_threshold of each contrast.
+
+    Raises
+    ------
+    io.InputError
+        As for `contrast`.
+    """
+    fit, origin = _store.load_fit(adata, key)
+    wanted = io.differences(origin.coded, factor, reference, levels)
+    return _steps.tests(fit, wanted, adata.var_names)
+
+
 def check(
     adata: anndata.AnnData,
     design: str,
     contrasts: Sequence[ContrastSpec | None] = (None,),
     *,
+    each: tuple[str, str] | None = None,
     reference: Mapping[str, str] | None = None,
     settings: deseq.Settings = deseq.DEFAULTS,
 ) -> None:
     """Nothing, where `de` with the first contrast and `contrast` with the others would work.
 
-    A look at the sample table, before counts are read: what they will need is compiled meanwhile.
+    And, given ``each``, `contrasts` of that factor and reference level. A look at the sample
+    table, before counts are read: what they will need is compiled meanwhile.
 
     Raises
     ------
@@ -160,8 +204,9 @@ def check(
     origin = _origin(adata, design, contrasts[0], reference, None)
     for spec in contrasts:
         io.contrast(origin.coded, spec)
-    n, p = origin.coded.matrix.shape
-    deseq.compile_meanwhile(n, p, len(groups(origin.coded.matrix).size) == p)
+    if each is not None:
+        io.differences(origin.coded, *each)
+    deseq.expect(origin.coded.matrix, groups(origin.coded.matrix))
 
 
 def _origin(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -60,6 +61,32 @@ def test_a_run_writes_the_tables_that_python_returns(adata, write, run, tmp_path
     )
     samples = pd.read_csv(out / "samples.csv", index_col="sample")
     assert list(samples["library_size"]) == list(adata.X.sum(axis=1))
+
+
+def test_each_level_against_one(adata, write, run, tmp_path):
+    out = tmp_path / "out"
+    result = run(*write(), *DESIGN, "--each", "condition", "control", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert files_in(out) == FILES | {"contrasts.csv", "contrasts.h5ad"}
+    assert set(json.loads((out / "run.json").read_text())["files"]) == files_in(out)
+    found = anndata.read_h5ad(out / "contrasts.h5ad")
+    table = pd.read_csv(out / "contrasts.csv", index_col="contrast")
+    assert list(table.index) == list(found.obs_names) == ["condition treated vs control"]
+    assert list(table.columns) == ["level", "tested", "up", "down", "filter_threshold"]
+    # The factor's first level is another without --each.
+    expected = tl.de(adata.copy(), "~ batch + condition", ("condition", "treated", "control"))
+    for layer in ("log2_fold_change", "p_adj"):
+        np.testing.assert_allclose(found.layers[layer][0], expected[layer], rtol=1e-9)
+    written = pd.read_csv(out / "results.csv", index_col="gene")
+    np.testing.assert_allclose(written["p_value"], expected["p_value"], rtol=6e-10)
+
+
+def test_each_of_no_factor_is_refused_before_the_fit(write, run, tmp_path):
+    out = tmp_path / "out"
+    result = run(*write(), *DESIGN, "--each", "batch", "none", "--out", out)
+    assert result.exit_code == 2
+    assert "no level none" in result.stderr
+    assert not out.exists()
 
 
 def test_the_record_says_what_was_run(write, run, tmp_path):

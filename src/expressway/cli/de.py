@@ -56,6 +56,7 @@ def de(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")],
     contrast: options.FirstContrast = None,
     test: options.Test = None,
+    each: options.Each = None,
     reference: options.Reference = None,
     size_factors: options.SizeFactors = "ratio",
     alpha: options.Alpha = 0.1,
@@ -76,7 +77,8 @@ def de(
 ) -> None:
     """Differential expression of counts, with DESeq2's statistics.
 
-    DIR receives results.csv, genes.csv, samples.csv, run.json and figures.
+    DIR receives results.csv, genes.csv, samples.csv, run.json and figures; with --each also
+    contrasts.h5ad (contrasts x genes) and contrasts.csv (a row a contrast).
     """
     clock = io.Clock()
     settings = deseq.Settings(
@@ -91,15 +93,15 @@ def de(
     with ends.interruptible() as check, ends.one_line_errors(), ends.shown_warnings():
         io.check_folder(out, overwrite)
         specs = options.specs(contrast, test)
-        levels = options.levels(reference)
+        levels = options.levels(reference, each, contrast)
         with ends.progress(_STAGES, check, quiet=quiet) as progress:
             progress.watch("reading")
             with clock.stage("reading"):
                 if samples is not None and not io.has_samples(counts):
                     table = anndata.AnnData(obs=io.read_samples(samples))
-                    tl.check(table, design, specs, reference=levels, settings=settings)
+                    tl.check(table, design, specs, each=each, reference=levels, settings=settings)
                 adata = io.read_counts(counts, samples, backed=True)
-            tl.check(adata, design, specs, reference=levels, settings=settings)
+            tl.check(adata, design, specs, each=each, reference=levels, settings=settings)
             folder.expect_figures()
             tl.de(
                 adata,
@@ -112,8 +114,10 @@ def de(
                 tell=progress.tell,
             )
             tables = folder.tables(adata, specs, clock)
+            every = folder.every(adata, each, clock)
             progress.watch("writing")
             with io.written_folder(out) as scratch:
+                folder.write_every(every, scratch, clock)
                 folder.write(adata, tables, scratch, clock, inputs)
                 check()
     if not quiet:

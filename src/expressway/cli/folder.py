@@ -53,6 +53,23 @@ def tables(
     return [t._replace(suffix=s) for t, s in zip(found.values(), suffixes, strict=True)]
 
 
+def every(
+    adata: anndata.AnnData, each: tuple[str, str] | None, clock: io.Clock
+) -> anndata.AnnData | None:
+    """Every level of a factor against one of them, if that is wanted."""
+    with clock.stage("tests"):
+        return None if each is None else tl.contrasts(adata, *each)
+
+
+def write_every(found: anndata.AnnData | None, folder: Path, clock: io.Clock) -> None:
+    """Write many contrasts, before `write` lists the files."""
+    if found is None:
+        return
+    with clock.stage("tables"):
+        found.write_h5ad(folder / "contrasts.h5ad")
+        io.write_table(pd.DataFrame(found.obs), folder / "contrasts.csv")
+
+
 def write(
     adata: anndata.AnnData,
     tested: Sequence[Tested],

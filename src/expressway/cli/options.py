@@ -30,6 +30,13 @@ Test = Annotated[
         "weight a coefficient (0,1,-1). Can be repeated.",
     ),
 ]
+Each = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        metavar="FACTOR REF",
+        help="Compare every level of a factor with one: contrasts.h5ad and contrasts.csv.",
+    ),
+]
 Reference = Annotated[
     list[str] | None,
     typer.Option(
@@ -98,9 +105,14 @@ def _spec(text: str) -> ContrastSpec:
     raise io.InputError(msg)
 
 
-def levels(texts: list[str] | None) -> dict[str, str]:
-    """Reference level of each factor."""
-    return dict(map(_level, texts or []))
+def levels(
+    texts: list[str] | None,
+    each: tuple[str, str] | None = None,
+    contrast: tuple[str, str, str] | None = None,
+) -> dict[str, str]:
+    """Reference level of each factor; of ``--each``'s its own, unless the contrast has another."""
+    free = each is not None and (contrast is None or contrast[0] != each[0])
+    return (dict([each]) if each and free else {}) | dict(map(_level, texts or []))
 
 
 def _level(text: str) -> tuple[str, str]:

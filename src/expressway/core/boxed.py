@@ -8,8 +8,9 @@ import numpy as np
 
 from expressway._types import Array, Bool, Float, Int
 
+from .arrow import Arrow
 from .irls import within
-from .linear import cholesky, solve
+from .linear import cholesky, frozen, product, repeat, solve
 from .scalar import ARMIJO, ROUNDING
 from .solve import Outcome, Status
 
@@ -28,9 +29,9 @@ class Score(NamedTuple):
 
     loss: Float[Array, "g"]
     gradient: Float[Array, "g p"]
-    info: Float[Array, "g p p"]
+    info: Float[Array, "g p p"] | Arrow
     """The second derivative."""
-    fisher: Float[Array, "g p p"]
+    fisher: Float[Array, "g p p"] | Arrow
     """Its expectation."""
 
 
@@ -134,7 +135,7 @@ class Boxed(NamedTuple):
         both = self._inside(
             jnp.concatenate([at, at]),
             jnp.concatenate([sums.gradient, sums.gradient]),
-            jnp.concatenate([sums.info, sums.fisher]),
+            jax.tree.map(lambda *a: jnp.concatenate(a), sums.info, sums.fisher),
         )
         newton, fisher = both[: len(at)], both[len(at) :]
         decrement = -jnp.einsum("gp,gp->g", newton, sums.gradient)
@@ -151,22 +152,27 @@ class Boxed(NamedTuple):
         self,
         at: Float[Array, "g p"],
         gradient: Float[Array, "g p"],
-        curvature: Float[Array, "g p p"],
+        curvature: Float[Array, "g p p"] | Arrow,
     ) -> Float[Array, "g p"]:
         """Minimum of the model: along Newton's steps from bound to bound, at most p of them."""
         side = jnp.sign(at) * (jnp.abs(at) >= self.bound)
         free = side * gradient >= 0  # descent does not leave the box
 
-        def onward(_: int | Int[Array, ""], carry: tuple[jax.Array, jax.Array]) -> tuple:
-            step, free = carry
-            slope = gradient + jnp.einsum("gpq,gq->gp", curvature, step)
+        def onward(_: int | Int[Array, ""], carry: tuple[jax.Array, ...]) -> tuple:
+            step, free, _ = carry
+            slope = gradient + product(curvature, step)
             more = _free_step(slope, curvature, free)
             share = self._shares(at + step, more)
             least = jnp.min(share, axis=-1, keepdims=True)
-            return step + jnp.minimum(least, 1.0) * more, free & ((share > least) | (least >= 1))
+            still = free & ((share > least) | (least >= 1))
+            return step + jnp.minimum(least, 1.0) * more, still, jnp.any(least < 1)
 
-        count = at.shape[-1] + 1
-        return jax.lax.fori_loop(0, count, onward, (jnp.zeros_like(at), free))[0]
+        def stopped(carry: tuple[jax.Array, ...]) -> jax.Array:
+            """Whether the last step of any gene met a bound."""
+            return carry[2]
+
+        start = (jnp.zeros_like(at), free, jnp.array(True))
+        return repeat(curvature, at.shape[-1] + 1, onward, start, stopped)[0]
 
     def _room(self, at: Float[Array, "g p"], direction: Float[Array, "g p"]) -> Float[Array, "g"]:
         """How many times a step fits into the box; at least once."""
@@ -198,9 +204,9 @@ def _cubic(
 
 
 def _free_step(
-    gradient: Float[Array, "g p"], curvature: Float[Array, "g p p"], free: Bool[Array, "g p"]
+    gradient: Float[Array, "g p"],
+    curvature: Float[Array, "g p p"] | Arrow,
+    free: Bool[Array, "g p"],
 ) -> Float[Array, "g p"]:
-    both = free[:, :, None] & free[:, None, :]
-    block = jnp.where(both, curvature, jnp.eye(free.shape[-1])[None])
-    step = -solve(cholesky(block), jnp.where(free, gradient, 0.0))
+    step = -solve(cholesky(frozen(curvature, free)), jnp.where(free, gradient, 0.0))
     return jnp.where(free, step, 0.0)

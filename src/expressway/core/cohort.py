@@ -17,7 +17,9 @@ import numpy as np
 
 from expressway._types import Array, Float, Int
 
+from .arrow import Wide
 from .kernel import Kernel
+from .linear import distinct
 from .sparse import CHUNK, Sparse, beside, rows_of_table, sparse
 
 T = TypeVar("T")
@@ -37,7 +39,7 @@ class Samples(NamedTuple):
 
     y: Float[Array, "n g"] | Int[Array, "n g"]
     """Counts. A statistic sees an array; where rows are kept it may be `Sparse` instead."""
-    x: Float[Array, "n p"]
+    x: Float[Array, "n p"] | Wide
     """Design."""
     offset: Float[Array, "n #g"]
     """Log size factors (natural log)."""
@@ -49,13 +51,12 @@ class Samples(NamedTuple):
     """Number of the row's design cell (rows with equal x); -1 on padding rows."""
 
 
-def samples(counts: Any, design: Array) -> Samples:
+def samples(counts: Any, design: Array | Wide) -> Samples:
     """Rows with no size factors yet (offset 0), unit precision and unit weight."""
     n = counts.shape[0]
     column = np.zeros((n, 1))
-    x = np.asarray(design, float)
-    cell = np.unique(x, axis=0, return_inverse=True)[1].reshape(n)
-    return Samples(counts, x, column, column + 1.0, np.ones(n), cell)
+    x = design if isinstance(design, Wide) else np.asarray(design, float)
+    return Samples(counts, x, column, column + 1.0, np.ones(n), distinct(x)[0])
 
 
 class Ask(NamedTuple):
@@ -239,7 +240,8 @@ class Pooled:
     def _shared(self) -> Samples:
         """What all genes share, padded once and kept where compiled functions find it."""
         rows = self._rows
-        parts = {name: self._pad(getattr(rows, name)) for name in ("x", "weight")}
+        x = jax.tree.map(lambda a: self._pad(a, a.dtype), rows.x)
+        parts = {"x": x, "weight": self._pad(rows.weight)}
         for name, value in (("offset", rows.offset), ("precision", rows.precision)):
             if value.shape[1] == 1:
                 parts[name] = self._pad(value)
@@ -247,8 +249,8 @@ class Pooled:
         parts["cell"][: len(rows.cell)] = rows.cell
         return rows._replace(**jax.device_put(parts))
 
-    def _pad(self, a: Array) -> np.ndarray:
-        padded = np.zeros((self._padded, *a.shape[1:]))
+    def _pad(self, a: Array, kind: np.typing.DTypeLike = float) -> np.ndarray:
+        padded = np.zeros((self._padded, *a.shape[1:]), kind)
         padded[: len(a)] = a
         return padded
 
@@ -280,9 +282,8 @@ class Pooled:
         def one(block: tuple[Int[np.ndarray, "b"], int]) -> dict[str, Any]:
             at, count = block
             new = fn(*rows_of(args, at), *shared, self.take(genes[at]))
-            found: dict[str, Any] = {
-                name: np.asarray(a)[: len(rows.x), :count] for name, a in new.items()
-            }
+            n = rows.x.shape[0]
+            found: dict[str, Any] = {name: np.asarray(a)[:n, :count] for name, a in new.items()}
             if "y" in found and self._sparse:
                 found["y"] = sparse(found["y"])
             return found
@@ -296,14 +297,14 @@ class Pooled:
 
     def _by_rows(self, fn, *args: Any) -> dict[str, np.ndarray]:
         """What a function makes of all genes, of a few rows at a time."""
-        rows, n = self._rows, len(self._rows.x)
+        rows, n = self._rows, self._rows.x.shape[0]
         size = max(1, CHUNK // max(self.genes, 1))
 
         def one(first: int) -> dict[str, np.ndarray]:
             last = min(first + size, n)
             y = rows_of_table(rows.y, first, last)
-            parts = {name: a[first:last] for name, a in rows._asdict().items() if name != "y"}
-            return fn(*args, Samples(y=y, **parts))
+            some = jax.tree.map(lambda a: a[first:last], rows._replace(y=None))
+            return fn(*args, some._replace(y=y))
 
         parts = each(one, range(0, n, size))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

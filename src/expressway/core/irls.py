@@ -2,12 +2,14 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from expressway._types import Array, Bool, Float, Int
 
-from .linear import cholesky, solve
+from .arrow import Arrow
+from .linear import cholesky, definite, solve
 from .solve import Outcome, Status
 
 # DESeq2 src/DESeq2.cpp fitBeta, `large`: a coefficient past it (natural log) is running away.
@@ -35,9 +37,9 @@ class Equation(NamedTuple):
     """Estimating equation ``score(beta) = 0`` and two matrices to solve it with."""
 
     score: Float[Array, "g p"]
-    info: Float[Array, "g p p"]
+    info: Float[Array, "g p p"] | Arrow
     """Fisher's (expected) information: safe far away."""
-    newton: Float[Array, "g p p"]
+    newton: Float[Array, "g p p"] | Arrow
     """Minus the derivative of the score: quadratic convergence near the solution."""
 
 
@@ -84,10 +86,12 @@ class Irls(NamedTuple):
     def step(self, state: IrlsState, sums: Equation) -> IrlsState:
         """One step of Fisher scoring, or of Newton near the solution."""
         # All systems at once: one after the other they would be compiled thrice.
-        repelled = REPELS * sums.info - sums.newton
-        factor = cholesky(jnp.concatenate([sums.info, sums.newton, repelled]))
+        repelled = jax.tree.map(lambda i, n: REPELS * i - n, sums.info, sums.newton)
+        together = jax.tree.map(lambda *a: jnp.concatenate(a), sums.info, sums.newton, repelled)
+        factor = cholesky(together)
         g = len(sums.score)
-        steps = solve(factor[: 2 * g], jnp.concatenate([sums.score, sums.score]))
+        both = jax.tree.map(lambda a: a[: 2 * g], factor)
+        steps = solve(both, jnp.concatenate([sums.score, sums.score]))
         by_fisher, by_newton = steps[:g], steps[g:]
         decrement = jnp.einsum("gp,gp->g", by_fisher, sums.score)
         # The equation bends where a mean is clipped: a step of Newton across it may go wrong.
@@ -102,7 +106,7 @@ class Irls(NamedTuple):
         good = jnp.all(jnp.isfinite(beyond), axis=-1) & jnp.all(jnp.abs(beyond) <= LARGE, axis=-1)
         small = decrement < jnp.where(newton, NEWTON_DONE, FISHER_DONE)
         # All eigenvalues of info⁻¹ newton below REPELS, or Fisher scoring circles too long.
-        stable = jnp.isfinite(factor[2 * g :, -1, -1])
+        stable = definite(jax.tree.map(lambda a: a[2 * g :], factor))
         status = jnp.where(small & good & stable, Status.OK, state.status)
         status = jnp.where(good, status, Status.NOT_FINITE)
         return IrlsState(

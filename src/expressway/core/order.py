@@ -14,6 +14,7 @@ import numpy as np
 
 from expressway._types import Array, Bool, Float, Int
 
+from .arrow import MANY, Span, Wide
 from .cohort import Cohort, Samples, compiled
 
 # Thresholds a round trip, for each side of each group: as many as make a message of a few
@@ -86,15 +87,29 @@ def trimmed_mean(
 
 
 def _sorted(*args_and_shared: Any) -> Float[np.ndarray, "g u"]:
-    """Sum of the values that are left, by sorting each group's rows."""
+    """Sum of the values that are left, by sorting each group's rows; cells are in order."""
     *args, values, cells, cut, s = args_and_shared
-    inside = np.asarray(compiled(members)(cells, s))
+    inside, groups = _inside(cells, s)
     v = np.asarray(compiled(values)(*args, inside, s))
     total = []
-    for u in range(inside.shape[1]):
-        mine = np.sort(v[inside[:, u] > 0], axis=0)
+    for u, rows in enumerate(groups):
+        mine = np.sort(v[rows], axis=0)
         total.append(mine[cut[u] : len(mine) - cut[u]].sum(axis=0))
     return np.stack(total, axis=-1)
+
+
+def _inside(cells: Int[np.ndarray, "c"], s: Samples) -> tuple[Any, list[np.ndarray]]:
+    """What `members` says, as a wide design where groups are many, and the rows of each group."""
+    if len(cells) < MANY:
+        inside = np.asarray(compiled(members)(cells, s))
+        return inside, [inside[:, u] > 0 for u in range(inside.shape[1])]
+    cell = np.asarray(s.cell)
+    at = np.minimum(np.searchsorted(cells, cell), len(cells) - 1)
+    there = cells[at] == cell
+    rows = np.flatnonzero(there)
+    rows = rows[np.argsort(at[rows], kind="stable")]
+    groups = np.split(rows, np.searchsorted(at[rows], np.arange(1, len(cells))))
+    return Wide(np.zeros((len(cell), 0)), there * 1.0, at, Span(0, len(cells))), groups
 
 
 class Below(NamedTuple):

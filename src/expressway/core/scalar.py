@@ -43,7 +43,11 @@ class ScalarState(NamedTuple):
     slope: Float[Array, "g"]
     curvature: Float[Array, "g"]
     lower: Float[Array, "g"]
+    """Nothing below is tried: a bound, or a point that was worse."""
     upper: Float[Array, "g"]
+    bottom: Float[Array, "g"]
+    """The bounds themselves."""
+    top: Float[Array, "g"]
     status: Int[Array, "g"]
     finished: Bool[Array, "g"]
 
@@ -64,14 +68,17 @@ class Scalar(NamedTuple):
         """State at the start, put inside the bounds."""
         start = np.clip(theta0.start, theta0.lower, theta0.upper)
         nowhere = np.full_like(start, np.inf)
+        lower, upper = (np.broadcast_to(a, start.shape) for a in (theta0.lower, theta0.upper))
         return ScalarState(
             trial=start,
             best=start,
             loss=nowhere,
             slope=np.zeros_like(start),
             curvature=np.zeros_like(start),
-            lower=np.broadcast_to(theta0.lower, start.shape),
-            upper=np.broadcast_to(theta0.upper, start.shape),
+            lower=lower,
+            upper=upper,
+            bottom=lower,
+            top=upper,
             status=np.full(start.shape, Status.NOT_CONVERGED),
             finished=np.zeros(start.shape, bool),
         )
@@ -92,7 +99,7 @@ class Scalar(NamedTuple):
         trial = jnp.where(accept, jnp.clip(best + step, lower, upper), state.best + moved / 4)
         still = jnp.abs(trial - best) < STEP
         at_bound = accept & (
-            ((best <= state.lower) & (slope >= 0)) | ((best >= state.upper) & (slope <= 0))
+            ((best <= state.bottom) & (slope >= 0)) | ((best >= state.top) & (slope <= 0))
         )
         broken = ~jnp.isfinite(sums.loss + sums.slope + sums.curvature) & jnp.isinf(state.loss)
         curvature = jnp.where(accept, sums.curvature, state.curvature)

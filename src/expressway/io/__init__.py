@@ -4,7 +4,9 @@ from expressway._errors import InputError as InputError
 
 from .check import check_counts as check_counts
 from .contrast import Contrast as Contrast
+from .contrast import Differences as Differences
 from .contrast import contrast as contrast
+from .contrast import differences as differences
 from .design import Design as Design
 from .design import design as design
 from .load import WORKING as WORKING
@@ -21,6 +23,7 @@ from .record import resident_memory as resident_memory
 from .record import versions as versions
 from .sites import read_sites as read_sites
 from .tables import coefficients_table as coefficients_table
+from .tables import contrasts_table as contrasts_table
 from .tables import genes_table as genes_table
 from .tables import results_table as results_table
 from .tables import samples_table as samples_table

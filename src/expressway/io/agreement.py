@@ -166,7 +166,7 @@ def code(site: str, agreement: Agreement, adata: anndata.AnnData, key: bytes) ->
             table[name] = _numbers(values.tolist(), column)
         else:
             table[name] = pd.Categorical(values.map(str), list(column.levels))
-    coded = agreement.design.spec.get_model_matrix(table, context={})
+    coded = agreement.design.spec.get_model_matrix(table, context={}, output="pandas")
     matrix = np.ascontiguousarray(coded, dtype=float)
     if not np.isfinite(matrix).all():
         row, column = np.argwhere(~np.isfinite(matrix))[0]

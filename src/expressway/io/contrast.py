@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import formulaic
 import numpy as np
+from scipy import sparse
 
 from expressway._errors import InputError
 from expressway._types import Float
@@ -36,6 +37,26 @@ class Contrast:
     vector: Float[np.ndarray, " p"]
     constant: float
     members: Float[np.ndarray, " p"]
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Contrasts of many levels of a factor to one of them.
+
+    Attributes
+    ----------
+    names
+        As `Contrast.name`.
+    vectors
+        A row of weights each.
+    marks
+        For each level, the other one last: `constant` and `members` of its own samples.
+    """
+
+    names: tuple[str, ...]
+    levels: tuple[str, ...]
+    vectors: sparse.csr_matrix
+    marks: sparse.csr_matrix
 
 
 class _Coded(NamedTuple):
@@ -99,7 +120,9 @@ def _default(design: Design) -> str | tuple[str, str, str]:
 
 
 def _coefficient(design: Design, name: str) -> Contrast:
-    spellings = _spellings(design)
+    # Its own spelling first: a thousand levels have a million others.
+    spellings = {name: k for k, name in enumerate(design.names)}
+    spellings = spellings if name in spellings else _spellings(design)
     if name not in spellings:
         message = f"no coefficient is named {name}; there are {', '.join(design.names)}"
         raise InputError(message)
@@ -109,31 +132,82 @@ def _coefficient(design: Design, name: str) -> Contrast:
 
 
 def _difference(design: Design, factor: str, level: str, reference: str) -> Contrast:
+    _check_levels(design, factor, (level, reference))
+    if level == reference:
+        message = f"contrast of {factor}: level {level} is given twice; give two levels"
+        raise InputError(message)
+    blocks, p = _blocks(design.spec), len(design.names)
+    vector = _row(blocks, p, {factor: level}) - _row(blocks, p, {factor: reference})
+    _refuse_nothing(design, factor, vector)
+    constant, members = _taking_part(blocks, p, factor, [{level, reference}])
+    name = f"{factor} {level} vs {reference}"
+    return Contrast(name, vector, float(constant[0]), members[0])
+
+
+def differences(
+    design: Design,
+    factor: str,
+    reference: str | None = None,
+    levels: Sequence[str] | None = None,
+) -> Differences:
+    """Return the contrasts of many levels of a factor to one of them.
+
+    Parameters
+    ----------
+    reference
+        The design's reference level when not given.
+    levels
+        All others when not given.
+
+    Raises
+    ------
+    InputError
+        As for `contrast`, or no level is left.
+    """
+    _check_levels(design, factor, () if reference is None else (reference,))
+    reference = design.levels[factor][0] if reference is None else reference
+    if levels is None:
+        levels = [level for level in design.levels[factor] if level != reference]
+    levels = list(dict.fromkeys(map(str, levels)))
+    _check_levels(design, factor, levels)
+    if not levels or reference in levels:
+        message = f"contrasts of {factor} to {reference}: give levels other than {reference}"
+        raise InputError(message)
+    blocks, p = _blocks(design.spec), len(design.names)
+    rows = _rows(blocks, p, factor, [*levels, reference])
+    vectors = rows[:-1] - rows[-1]
+    _refuse_nothing(design, factor, vectors)
+    constant, members = _taking_part(blocks, p, factor, [{level} for level in [*levels, reference]])
+    return Differences(
+        tuple(f"{factor} {level} vs {reference}" for level in levels),
+        tuple(levels),
+        sparse.csr_matrix(vectors),
+        sparse.csr_matrix(np.column_stack([constant, members])),
+    )
+
+
+def _check_levels(design: Design, factor: str, levels: Sequence[str]) -> None:
     if factor not in design.levels:
         message = (
             f"{factor} is not a factor of the design {design.formula}, whose factors are "
             f"{', '.join(design.levels) or 'none'}; of a covariate, name the coefficient"
         )
         raise InputError(message)
-    for wanted in (level, reference):
+    for wanted in levels:
         if wanted not in design.levels[factor]:
             message = (
                 f"factor {factor} has no level {wanted}; it has {', '.join(design.levels[factor])}"
             )
             raise InputError(message)
-    if level == reference:
-        message = f"contrast of {factor}: level {level} is given twice; give two levels"
-        raise InputError(message)
-    blocks, p = _blocks(design.spec), len(design.names)
-    vector = _row(blocks, p, {factor: level}) - _row(blocks, p, {factor: reference})
-    if not vector.any():
+
+
+def _refuse_nothing(design: Design, factor: str, vectors: np.ndarray) -> None:
+    if not vectors.any():
         message = (
             f"factor {factor} enters the design {design.formula} only together with numbers: "
             f"name one of the coefficients {', '.join(design.names)}"
         )
         raise InputError(message)
-    constant, members = _taking_part(blocks, p, factor, {level, reference})
-    return Contrast(f"{factor} {level} vs {reference}", vector, constant, members)
 
 
 def _weights(design: Design, spec: Sequence[str | float | int] | np.ndarray) -> Contrast:
@@ -226,33 +300,55 @@ def _row(blocks: Sequence[_Block], p: int, levels: Mapping[str, str]) -> Float[n
     return row
 
 
+def _rows(
+    blocks: Sequence[_Block], p: int, factor: str, levels: Sequence[str]
+) -> Float[np.ndarray, "k p"]:
+    """Return what `_row` does for each level of a factor, in columns that code it; 0 in others."""
+    rows = np.zeros((len(levels), p))
+    for block in blocks:
+        parts = [(part.factor, part.code) for part in block.coded]
+        if all(coded.column != factor for coded, _ in parts):
+            continue
+        for row, wanted in zip(rows, levels, strict=True):
+            at = [wanted if coded.column == factor else coded.reference for coded, _ in parts]
+            codes = [code[f.levels.index(a)] for (f, code), a in zip(parts, at, strict=True)]
+            row[block.columns] = block.scale * _product(codes)
+    return rows
+
+
 def _taking_part(
-    blocks: Sequence[_Block], p: int, factor: str, levels: Collection[str]
-) -> tuple[float, Float[np.ndarray, " p"]]:
-    """Return `constant` and `members` that mark the samples whose `factor` is at `levels`.
+    blocks: Sequence[_Block], p: int, factor: str, wanted: Sequence[Collection[str]]
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, "k p"]]:
+    """Return `constant` and `members` that mark the samples whose `factor` is at wanted levels.
 
     They are read from columns that code `factor`, summed over all levels of any other factor in
     them: `1 - (the other levels)` where the base level is meant. A factor without such columns
     (a hand-made contrast coding) lets every sample take part.
     """
-    members = np.zeros(p)
+    members = np.zeros((len(wanted), p))
     for block in blocks:
         own = [part for part in block.coded if part.factor.column == factor]
         others = [part for part in block.coded if part.factor.column != factor]
         if len(own) != 1 or not all(part.full for part in others):
             continue
-        wanted = np.array([level in levels for level in own[0].factor.levels], dtype=float)
+        place = {level: i for i, level in enumerate(own[0].factor.levels)}
+        among = np.zeros((len(place), len(wanted)))
+        for column, levels in enumerate(wanted):
+            among[[place[level] for level in levels], column] = 1.0
+        code = own[0].code
         if own[0].full:
-            constant, weights = 0.0, wanted
-        elif own[0].code.shape[1] == len(wanted) - 1:
-            basis = np.column_stack([np.ones(len(wanted)), own[0].code])
-            constant, *weights = np.linalg.solve(basis, wanted)
+            constant, weights = np.zeros(len(wanted)), among
+        elif code.shape[1] == len(place) - 1:
+            basis = np.column_stack([np.ones(len(place)), code])
+            constant, *weights = np.linalg.solve(basis, among)
         else:
             continue
-        summed = [
-            np.asarray(weights) if part is own[0] else np.ones(part.code.shape[1])
-            for part in block.coded
-        ]
-        members[block.columns] = _product(summed) / block.scale
-        return float(constant), members
-    return 1.0, members
+        widths = [part.code.shape[1] for part in block.coded]
+        for row, weight in zip(members, np.transpose(weights), strict=True):
+            summed = [
+                weight if part is own[0] else np.ones(width)
+                for part, width in zip(block.coded, widths, strict=True)
+            ]
+            row[block.columns] = _product(summed) / block.scale
+        return constant, members
+    return np.ones(len(wanted)), members

@@ -1,8 +1,9 @@
 """Design matrices from formulas."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import formulaic
 import numpy as np
@@ -13,9 +14,11 @@ from formulaic.materializers.types import NAAction
 from formulaic.parser.types import Factor
 from formulaic.transforms import TRANSFORMS
 from formulaic.utils.variables import Variable, get_required_variables
+from scipy import sparse
 
 from expressway._errors import InputError
 from expressway._types import Float
+from expressway.core.arrow import MANY, Wide, wide
 
 from .factors import as_category, coded_factors, is_number, reference_first
 
@@ -36,6 +39,8 @@ class Design:
 
     Attributes
     ----------
+    matrix
+        A wide design where many columns are never non-zero together (`core.arrow`).
     names
         One a coefficient, as formulaic writes them: `Intercept`, `dex[T.trt]`.
     spec
@@ -47,7 +52,7 @@ class Design:
     """
 
     formula: str
-    matrix: Float[np.ndarray, "n p"]
+    matrix: Float[np.ndarray, "n p"] | Wide
     names: tuple[str, ...]
     spec: formulaic.ModelSpec
     levels: dict[str, tuple[str, ...]]
@@ -113,13 +118,18 @@ def design_columns(formula: str, samples: pd.DataFrame) -> dict[str, bool]:
     parsed = _parse(formula)
     columns = _columns(parsed, samples)
     _refuse_missing(samples, columns)
-    coded = {
+    coded = _inside_c(parsed)
+    return {column: column in coded for column in columns}
+
+
+def _inside_c(parsed: SimpleFormula) -> set[str]:
+    """Return the columns that a formula makes factors with C()."""
+    return {
         variable
         for factor in _factors(parsed)
         if factor.eval_method is Factor.EvalMethod.PYTHON and factor.expr.startswith("C(")
         for variable in _python_variables(factor.expr)
     }
-    return {column: column in coded for column in columns}
 
 
 def refuse_totals(
@@ -142,7 +152,7 @@ def refuse_totals(
     _refuse_matrix(formula, matrix, names, pd.RangeIndex(count))
 
 
-def weighted_sum(weights: Float[np.ndarray, " p"], names: Sequence[str]) -> str:
+def weighted_sum(weights: Iterable[float], names: Iterable[str]) -> str:
     """Return `weights @ names` as one reads it: `a - 0.5 b`."""
     text = ""
     for weight, name in zip(weights, names, strict=True):
@@ -250,40 +260,58 @@ def _factorise(
 
 def _materialise(
     parsed: SimpleFormula, frame: pd.DataFrame
-) -> tuple[Float[np.ndarray, "n p"], formulaic.ModelSpec]:
+) -> tuple[Float[np.ndarray, "n p"] | Wide, formulaic.ModelSpec]:
     """Return the design matrix and its spec; the caller's variables are not in reach."""
+    factors = _inside_c(parsed) | {
+        str(name) for name, values in frame.items() if isinstance(values.dtype, pd.CategoricalDtype)
+    }
+    many = any(frame[name].nunique() > MANY for name in factors)
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             # A value outside C(x, levels=...): formulaic would code it as no level at all
             warnings.simplefilter("error", DataMismatchWarning)
-            request = formulaic.ModelSpec(parsed, na_action=NAAction.IGNORE, output="pandas")
+            output = "sparse" if many else "pandas"
+            request = formulaic.ModelSpec(parsed, na_action=NAAction.IGNORE, output=output)
             coded = request.get_model_matrix(frame, context={})
     # Contrast coding raises bare ValueErrors
     except (FormulaicError, DataMismatchWarning, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         message = f"the formula cannot be evaluated on the sample table: {reason}"
         raise InputError(message) from error
-    return np.asarray(coded, dtype=float), coded.model_spec  # pyright: ignore[reportReturnType]
+    spec: Any = coded.model_spec  # pyright: ignore[reportAttributeAccessIssue]
+    if many:
+        return wide(sparse.csc_matrix(coded, dtype=float)), spec
+    return np.asarray(coded, dtype=float), spec
 
 
 def _refuse_matrix(
-    formula: str, matrix: Float[np.ndarray, "n p"], names: Sequence[str], samples: pd.Index
+    formula: str, matrix: Float[np.ndarray, "n p"] | Wide, names: Sequence[str], samples: pd.Index
 ) -> None:
     """Refuse a design whose coefficients or whose spread cannot be estimated."""
     n, p = matrix.shape
-    finite = np.isfinite(matrix)
+    # Of a wide design all that can fail: its border, and columns of the run without an entry.
+    its_names, zero = names, []
+    x = np.asarray(matrix.border if isinstance(matrix, Wide) else matrix)
+    if isinstance(matrix, Wide):
+        run = names[matrix.span.start : matrix.span.stop]
+        its_names = [*names[: matrix.span.start], *names[matrix.span.stop :]]
+        some = np.isin(np.arange(len(run)), matrix.level[matrix.value != 0])
+        zero = [name for name, there in zip(run, some, strict=True) if not there]
+    finite = np.isfinite(x)
     if p == 0:
         message = f"formula '{formula}' has no terms; '~ 1' is the smallest design"
     elif not finite.all():
         row, column = np.argwhere(~finite)[0]
-        message = f"design column {names[column]} is not a finite number for sample {samples[row]}"
+        message = (
+            f"design column {its_names[column]} is not a finite number for sample {samples[row]}"
+        )
     elif n <= p:
         message = (
             f"formula '{formula}' has {p} coefficients for {n} samples: no replicates are left to "
             "estimate the spread from; leave terms out or add samples"
         )
-    elif not matrix.any(axis=0).all():
-        zero = [name for name, column in zip(names, matrix.T, strict=True) if not column.any()]
+    elif zero or not x.any(axis=0).all():
+        zero += [name for name, column in zip(its_names, x.T, strict=True) if not column.any()]
         message = (
             f"design columns are zero in every sample: {', '.join(zero)}; no sample has that "
             "combination of levels: leave the interaction out, or make one factor of the "
@@ -301,10 +329,23 @@ def _refuse_matrix(
     raise InputError(message)
 
 
-def _dependencies(matrix: Float[np.ndarray, "n p"], names: Sequence[str]) -> list[str]:
-    """Return, for each column that follows from those before it, how it does."""
-    length = np.linalg.norm(matrix, axis=0)
-    unit = matrix / length
+def _dependencies(matrix: Float[np.ndarray, "n p"] | Wide, names: Sequence[str]) -> list[str]:
+    """Return, for each column that follows from those before it, how it does.
+
+    In a wide design every column of the run comes before the others.
+    """
+    by_level, run = np.zeros((0, matrix.shape[1])), []
+    if isinstance(matrix, Wide):
+        span, x = matrix.span, matrix.border
+        run, names = names[span.start : span.stop], [*names[: span.start], *names[span.stop :]]
+        by_level = np.zeros((span.count, x.shape[1]))
+        size = np.bincount(matrix.level, matrix.value**2, span.count)[:, None]
+        np.add.at(by_level, matrix.level, matrix.value[:, None] * x / size[matrix.level])
+        rest = x - matrix.value[:, None] * by_level[matrix.level]
+    else:
+        x = rest = matrix
+    length = np.linalg.norm(x, axis=0)
+    unit, by_level = rest / length, by_level / length
     kept: list[int] = []
     found = []
     for j, name in enumerate(names):
@@ -312,8 +353,11 @@ def _dependencies(matrix: Float[np.ndarray, "n p"], names: Sequence[str]) -> lis
         if np.linalg.norm(unit[:, j] - unit[:, kept] @ weights) > _RANK_TOLERANCE:
             kept.append(j)
             continue
+        level = (by_level[:, j] - by_level[:, kept] @ weights) * length[j]
+        level = np.where(np.abs(level) > _RANK_TOLERANCE, level, 0)
         weights = np.where(np.abs(weights) > _RANK_TOLERANCE, weights, 0) * length[j] / length[kept]
-        found.append(f"{name} = {weighted_sum(weights, [names[k] for k in kept])}")
+        columns = [*(names[k] for k in kept), *run]
+        found.append(f"{name} = {weighted_sum([*weights, *level], columns)}")
     return found
 
 

@@ -2,14 +2,19 @@
 
 from collections.abc import Sequence
 
+import anndata
 import numpy as np
 import pandas as pd
 
 from expressway._types import Bool, Float, Int
+from expressway.core import linear
+from expressway.core.lowrank import LowRank
 from expressway.core.solve import Status
 from expressway.models.deseq import DESeqFit
-from expressway.models.results import Results
+from expressway.models.results import Many, Results
 from expressway.models.status import MEANINGS
+
+from .contrast import Differences
 
 
 def results_table(fit: DESeqFit, results: Results, genes: pd.Index) -> pd.DataFrame:
@@ -31,6 +36,40 @@ def results_table(fit: DESeqFit, results: Results, genes: pd.Index) -> pd.DataFr
             "status": pd.Categorical(results.status, categories=list(MEANINGS)),
         },
         index=pd.Index(genes, name="gene"),
+    )
+
+
+def contrasts_table(
+    fit: DESeqFit, found: Many, wanted: Differences, genes: pd.Index
+) -> anndata.AnnData:
+    """Contrasts × genes: the columns of `results_table` as layers, and what is true of a contrast.
+
+    ``obs``: level, tested (genes with an adjusted p-value), up and down (those below alpha of the
+    fit's settings) and filter_threshold. ``layers["status"]`` holds places in ``uns["status"]``.
+    """
+    called = found.p_adj < fit.settings.alpha
+    change = found.wald.log2_fold_change
+    contrasts = {
+        "level": wanted.levels,
+        "tested": np.sum(~np.isnan(found.p_adj), axis=1),
+        "up": np.sum(called & (change > 0), axis=1),
+        "down": np.sum(called & (change < 0), axis=1),
+        "filter_threshold": found.threshold,
+    }
+    layers = {
+        "log2_fold_change": change,
+        "lfc_se": found.wald.se,
+        "stat": found.wald.stat,
+        "p_value": found.wald.p_value,
+        "p_adj": found.p_adj,
+        "status": found.status,
+    }
+    var = {"base_mean": fit.gene.base_mean, "dispersion": fit.gene.dispersion}
+    return anndata.AnnData(
+        obs=pd.DataFrame(contrasts, index=pd.Index(wanted.names, name="contrast")),
+        var=pd.DataFrame(var, index=pd.Index(genes, name="gene")),
+        layers=layers,
+        uns={"status": list(MEANINGS)},
     )
 
 
@@ -63,7 +102,7 @@ def genes_table(fit: DESeqFit, genes: pd.Index) -> pd.DataFrame:
 
 def coefficients_table(
     beta: Float[np.ndarray, "g p"],
-    covariance: Float[np.ndarray, "g p p"],
+    covariance: Float[np.ndarray, "g p p"] | LowRank,
     names: Sequence[str],
     genes: pd.Index,
 ) -> pd.DataFrame:
@@ -76,7 +115,7 @@ def coefficients_table(
     names
         Of the coefficients.
     """
-    se = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)) / np.log(2)
+    se = np.sqrt(linear.diagonal(covariance)) / np.log(2)
     table = {}
     for j, name in enumerate(names):
         table[f"log2:{name}"] = beta[:, j] / np.log(2)

@@ -14,7 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from expressway._types import Array, Bool, Float, Int
-from expressway.core.cohort import Ask, Cohort, Pooled, Samples, meanwhile, samples
+from expressway.core import linear
+from expressway.core.arrow import Arrow, Wide
+from expressway.core.cohort import Ask, Cohort, Pooled, Samples, meanwhile, rows_of, samples
+from expressway.core.lowrank import LowRank
 from expressway.core.order import Groups
 
 from . import dispersion, nb, outliers, trend
@@ -81,16 +84,16 @@ class Gene(NamedTuple):
     dispersion_status: Int[np.ndarray, "g"]
     beta: Float[np.ndarray, "g p"]
     """Coefficients, natural log."""
-    covariance: Float[np.ndarray, "g p p"]
+    covariance: Float[np.ndarray, "g p p"] | LowRank
     """Of the coefficients, natural log."""
-    inverse: Float[np.ndarray, "g p p"]
+    inverse: Float[np.ndarray, "g p p"] | LowRank
     """``(X'WX + ridge)⁻¹``, of which the hat matrix is made."""
     beta_status: Int[np.ndarray, "g"]
     boxed: Bool[np.ndarray, "g"]
     """Coefficients came from the box-constrained solver."""
-    unsupported: Float[np.ndarray, "g p p"]
+    unsupported: Float[np.ndarray, "g p p"] | LowRank
     """Projector on directions in which the likelihood rises for ever (separation), else 0."""
-    positive: Float[np.ndarray, "g q q"]
+    positive: Float[np.ndarray, "g q q"] | Arrow
     """``Z'Z``, Z = (1, X), over the samples with a count, none of them replaced."""
 
 
@@ -147,8 +150,7 @@ def fit(
         If no size factors exist, or no gene varies more than Poisson counts.
     """
     if isinstance(cohort, Pooled):
-        n, p = cohort.rows.x.shape
-        compile_meanwhile(n, p, len(cells.size) == p)
+        expect(cohort.rows.x, cells)
     counted = stage("size factors", lambda: cohort.sum(log_counts))
     cohort = normalised(cohort, counted, settings.size_factors)
     genes = np.flatnonzero(counted.total > 0)
@@ -177,8 +179,15 @@ def fit(
     return result, cohort
 
 
+def expect(design: Float[Array, "n p"] | Wide, cells: Groups) -> None:
+    """Begin to compile what a fit with this design needs; it will be asked for soon."""
+    n, p = design.shape
+    if not isinstance(design, Wide):
+        _compile_meanwhile(n, p, len(cells.size) == p)
+
+
 @functools.cache
-def compile_meanwhile(n: int, p: int, linear: bool) -> None:
+def _compile_meanwhile(n: int, p: int, linear: bool) -> None:
     """Compile, while the first stages run, what the later ones need for tables of this size.
 
     The compiled functions know a table's shape only, so a gene of ones will do.
@@ -209,24 +218,24 @@ class _Moments(NamedTuple):
     """Least squares of log(normalised counts + .1): where coefficients start."""
     initial: Float[np.ndarray, "k"]
     """Where dispersions start."""
-    unsupported: Float[np.ndarray, "k p p"]
-    positive: Float[np.ndarray, "k q q"]
+    unsupported: Float[np.ndarray, "k p p"] | LowRank
+    positive: Float[np.ndarray, "k q q"] | Arrow
 
 
 def _moments(cohort: Cohort, n: int, genes: Int[np.ndarray, "k"]) -> _Moments:
     sums = cohort.sum(dispersion.moments, genes=genes)
-    linear = np.linalg.solve(sums.normal, sums.linear[..., None])[..., 0]
-    begin = np.linalg.solve(sums.normal, sums.log[..., None])[..., 0]
+    by_least_squares = linear.solved(sums.normal, sums.linear)
+    begin = linear.solved(sums.normal, sums.log)
     center = sums.mean / n
     tried = nb.directions(sums.normal, sums.positive, sums.total)
-    asks = [Ask(dispersion.spread, (center, linear), genes=genes)]
+    asks = [Ask(dispersion.spread, (center, by_least_squares), genes=genes)]
     if len(tried.genes):
         asks.append(Ask(nb.sides, (tried.direction,), genes=genes[tried.genes]))
     second, *found = cohort.sums(*asks)
     against = found[0].against if found else np.zeros(0)
     return _Moments(
         bulk=outliers.Bulk(center, second.square / (n - 1)),
-        linear=linear,
+        linear=by_least_squares,
         begin=begin,
         initial=dispersion.start(sums, second, n, cohort.coefficients),
         unsupported=nb.unsupported(tried, against, len(genes)),
@@ -311,7 +320,8 @@ def _spread_out(found: Gene, genes: Int[np.ndarray, "k"], total: int) -> Gene:
 
     whole = jax.tree.map(widen, found)
     missing = np.isnan(whole.base_mean)
-    for zero in (whole.base_mean, whole.base_variance, whole.unsupported, whole.positive):
+    matrices = jax.tree.leaves((whole.unsupported, whole.positive))
+    for zero in (whole.base_mean, whole.base_variance, *matrices):
         zero[missing] = 0.0
     return whole
 
@@ -341,7 +351,7 @@ def _find_outliers(
         some = np.flatnonzero(cohort.sum(outliers.flags, fitted, shared=shared, genes=genes).all)
     bulk = outliers.Bulk(gene.base_mean[genes[some]], gene.base_variance[genes[some]])
     robust = outliers.robust_dispersion(cohort, bulk, cells, genes[some])
-    fitted = outliers.Fitted(*(a[some] for a in fitted))._replace(robust=robust)
+    fitted = rows_of(fitted, some)._replace(robust=robust)
     if cohort.at_hand:
         found = cohort.collect(outliers.distances, fitted, shared=shared, genes=genes)
         largest, above, flags = found
@@ -368,7 +378,9 @@ def _replaceable(cells: Groups, settings: Settings) -> Int[np.ndarray, "u"]:
 def _fitted(gene: Gene, genes: Int[np.ndarray, "k"]) -> outliers.Fitted:
     """What Cook's distances need of some genes, with the least robust dispersion."""
     least = np.full(len(genes), outliers.FLOOR)
-    return outliers.Fitted(gene.beta[genes], gene.dispersion[genes], gene.inverse[genes], least)
+    return outliers.Fitted(
+        gene.beta[genes], gene.dispersion[genes], rows_of(gene.inverse, genes), least
+    )
 
 
 def _refit(
@@ -395,8 +407,9 @@ def _refit(
     again, _ = _fit_genes(new, left, cells, settings, stage, frozen)
     empty = np.setdiff1d(np.arange(len(refitted)), left)
     again.beta[empty] = 0.0
-    again.covariance[empty] = 0.0
-    again = again._replace(positive=gene.positive[refitted])
+    for part in jax.tree.leaves((again.covariance, again.inverse)):
+        part[empty] = 0.0
+    again = again._replace(positive=rows_of(gene.positive, refitted))
 
     def put(whole: np.ndarray, part: np.ndarray) -> np.ndarray:
         updated = whole.copy()

@@ -5,22 +5,24 @@ Cox & Reid 1987 (JRSS B 49), McCarthy, Chen & Smyth 2012 (NAR 40:4288), and DESe
 ``R/core.R`` (estimateDispersionsGeneEst, estimateDispersionsMAP), ``src/DESeq2.cpp`` (fitDisp).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from expressway._types import Array, Bool, Float, Int, Shaped
 from expressway.core import linear
+from expressway.core.arrow import Arrow
 from expressway.core.cohort import Cohort, Samples, rows_of
 from expressway.core.hermite import Interpolant
-from expressway.core.linear import weighted_sum
+from expressway.core.linear import weighted_crossproduct, weighted_sum
 from expressway.core.scalar import Curve, Interval, Scalar
 from expressway.core.solve import Fit, Resumed, Status, solve
 from expressway.core.special import gamma_ratio, log1p
 
 from . import ascent
-from .nb import MIN_MU, mean, row_weight, weighted_crossproduct
+from .nb import MIN_MU, mean, row_weight
 
 # DESeq2 R/core.R, minDisp.
 MIN_DISPERSION = 1e-8
@@ -53,13 +55,13 @@ class Moments(NamedTuple):
     """Sum of q."""
     inverse_size: Float[Array, "g"]
     """Sum of 1 / size factor."""
-    normal: Float[Array, "g p p"]
+    normal: Float[Array, "g p p"] | Arrow
     """``X'X``."""
     linear: Float[Array, "g p"]
     """``X'q``."""
     log: Float[Array, "g p"]
     """``X' log(q + .1)`` (natural log): DESeq2's start for the coefficients."""
-    positive: Float[Array, "g q q"]
+    positive: Float[Array, "g q q"] | Arrow
     """``Z'Z``, Z = (1, X), over the rows with a count: q = p + 1."""
     total: Float[Array, "g p"]
     """Sum of x."""
@@ -70,14 +72,13 @@ def moments(s: Samples) -> Moments:
     present = s.weight[:, None]
     inverse = jnp.broadcast_to(jnp.exp(-s.offset), s.y.shape)
     q = s.y * inverse
-    ones = jnp.ones(s.x.shape[0])
     return Moments(
         mean=weighted_sum(present, q),
         inverse_size=weighted_sum(present, inverse),
         normal=weighted_crossproduct(jnp.broadcast_to(present, s.y.shape), s.x),
         linear=(present * q).T @ s.x,
         log=(present * jnp.log(q + 0.1)).T @ s.x,
-        positive=weighted_crossproduct(present * (s.y > 0), jnp.column_stack([ones, s.x])),
+        positive=weighted_crossproduct(present * (s.y > 0), linear.with_ones(s.x)),
         total=jnp.broadcast_to(present, s.y.shape).T @ s.x,
     )
 
@@ -108,10 +109,10 @@ class Profile(NamedTuple):
     loss: Float[Array, "g"]
     slope: Float[Array, "g"]
     curvature: Float[Array, "g"]
-    info: Float[Array, "g p p"]
+    info: Float[Array, "g p p"] | Arrow
     """``X'WX``, ``W = mu / (1 + alpha mu)``, for the Cox-Reid term."""
-    info_slope: Float[Array, "g p p"]
-    info_curvature: Float[Array, "g p p"]
+    info_slope: Float[Array, "g p p"] | Arrow
+    info_curvature: Float[Array, "g p p"] | Arrow
 
 
 class Shape(NamedTuple):
@@ -161,16 +162,21 @@ def _profile(log_alpha: Float[Array, "g"], mu: Float[Array, "n g"], s: Samples) 
     left = (s.y - mu) * over
     # What a gene has in common comes after the sums: fewer functions of rows are computed twice.
     gap = r * (weighted_sum(rows, log) - ratio.digamma)
-    square = weighted_crossproduct(rows * w * w, s.x) * alpha[:, None, None]
-    cube = weighted_crossproduct(rows * w * w * w, s.x) * alpha[:, None, None] ** 2
+    square = _times(alpha, weighted_crossproduct(rows * w * w, s.x))
+    cube = _times(alpha**2, weighted_crossproduct(rows * w * w * w, s.x))
     return Profile(
         loss=weighted_sum(rows, (s.y + r[None]) * log) - ratio.log,
         slope=-gap - weighted_sum(rows, left),
         curvature=gap - r * r * ratio.trigamma - weighted_sum(rows, w - alpha[None] * w * left),
         info=weighted_crossproduct(rows * w, s.x),
-        info_slope=-square,
-        info_curvature=2.0 * cube - square,
+        info_slope=jax.tree.map(jnp.negative, square),
+        info_curvature=jax.tree.map(lambda c, s: 2.0 * c - s, cube, square),
     )
+
+
+def _times(by: Float[Array, "g"], a: Float[Array, "g p p"] | Arrow) -> Any:
+    """Each gene's matrix times a number."""
+    return jax.tree.map(lambda part: part * by.reshape(-1, *[1] * (part.ndim - 1)), a)
 
 
 def adjusted(log_alpha: Float[Array, "g"], shape: Shape, f: Profile) -> Curve:
@@ -179,10 +185,7 @@ def adjusted(log_alpha: Float[Array, "g"], shape: Shape, f: Profile) -> Curve:
     Adds ``log det(X'WX) / 2 + (log alpha - prior mean)² × prior precision / 2``.
     """
     factor = linear.cholesky(f.info)
-    inverse = linear.inverse(factor)
-    first = jnp.einsum("gij,gjk->gik", inverse, f.info_slope)
-    slope = jnp.trace(first, axis1=-2, axis2=-1)
-    curvature = jnp.sum(inverse * f.info_curvature - first * jnp.swapaxes(first, 1, 2), (1, 2))
+    slope, curvature = linear.traces(factor, f.info_slope, f.info_curvature)
     curve = Curve(
         loss=f.loss + 0.5 * linear.log_determinant(factor),
         slope=f.slope + 0.5 * slope,

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from expressway._types import Bool, Float
+from expressway._types import Bool, Float, Int
 from expressway.core.smooth import lowess
 
 # DESeq2 R/results.R, pvalueAdjustment.
@@ -34,33 +34,60 @@ def benjamini_hochberg(p: Float[np.ndarray, "g"]) -> Float[np.ndarray, "g"]:
     return adjusted
 
 
+class Ladder(NamedTuple):
+    """Thresholds that independent filtering tries on tests of the same genes."""
+
+    mean: Float[np.ndarray, "g"]
+    """Of normalised counts."""
+    share: Float[np.ndarray, "m"]
+    """Share of the genes below each threshold."""
+    threshold: Float[np.ndarray, "m"]
+    """Ascending."""
+    passed: Int[np.ndarray, "g"]
+    """How many of them each gene reaches."""
+
+
+def ladder(mean: Float[np.ndarray, "g"]) -> Ladder:
+    """Fifty thresholds at quantiles of the mean from the share of zero means to .95."""
+    lowest = float(np.mean(mean == 0))
+    share = np.linspace(lowest, 0.95 if lowest < 0.95 else 1.0, QUANTILES)
+    threshold = np.quantile(mean, share)
+    return Ladder(mean, share, threshold, np.searchsorted(threshold, mean, side="right"))
+
+
 def independent_filter(
     p: Float[np.ndarray, "g"], mean: Float[np.ndarray, "g"], alpha: float = 0.1
 ) -> Adjusted:
-    """Adjusted p-values of the genes above the mean that lets most of them through.
+    """Adjusted p-values of the genes above the mean that lets most of them through."""
+    return on_ladder(p, ladder(mean), alpha)
 
-    Fifty thresholds at quantiles of the mean from the share of zero means to .95; the number of
-    genes with adjusted p < alpha at each is smoothed by lowess (span 1/5); the first threshold
-    whose number exceeds the smooth's maximum less its root mean square residual is taken, the
-    first of all if no number exceeds ten (Love, Huber & Anders 2014; DESeq2 R/results.R).
+
+def on_ladder(p: Float[np.ndarray, "g"], at: Ladder, alpha: float) -> Adjusted:
+    """Independent filtering on thresholds that any number of tests share.
+
+    The number of genes with adjusted p < alpha at each is smoothed by lowess (span 1/5); the first
+    threshold whose number exceeds the smooth's maximum less its root mean square residual is
+    taken, the first of all if no number exceeds ten (Love, Huber & Anders 2014; DESeq2
+    R/results.R).
     """
-    lowest = float(np.mean(mean == 0))
-    share = np.linspace(lowest, 0.95 if lowest < 0.95 else 1.0, QUANTILES)
-    thresholds = np.quantile(mean, share)
-    tested = np.flatnonzero(np.isfinite(p))
-    ascending = tested[np.argsort(p[tested])]
-    below = [p[ascending[mean[ascending] >= t]] for t in thresholds]
-    number = np.array([_number_below(ps, alpha) for ps in below], dtype=float)
-    threshold = float(thresholds[_choose(number, share)])
-    adjusted = benjamini_hochberg(np.where(mean >= threshold, p, np.nan))
-    return Adjusted(adjusted, np.isfinite(p) & (mean < threshold), threshold)
+    threshold = float(at.threshold[_choose(_numbers(p, at, alpha), at.share)])
+    adjusted = benjamini_hochberg(np.where(at.mean >= threshold, p, np.nan))
+    return Adjusted(adjusted, np.isfinite(p) & (at.mean < threshold), threshold)
 
 
-def _number_below(ascending: Float[np.ndarray, "k"], alpha: float) -> int:
-    """How many adjusted p-values are below alpha: up to the last ``p m / rank`` that is."""
-    m = len(ascending)
-    below = np.flatnonzero(ascending * (m / np.arange(1, m + 1)) < alpha)
-    return int(below[-1]) + 1 if len(below) else 0
+def _numbers(p: Float[np.ndarray, "g"], at: Ladder, alpha: float) -> Float[np.ndarray, "m"]:
+    """How many adjusted p-values are below alpha at each threshold.
+
+    Up to the last ``p m / rank`` that is, m genes being left: genes with p < alpha will do.
+    """
+    left = np.bincount(at.passed[np.isfinite(p)], minlength=len(at.threshold) + 1)
+    left = left[::-1].cumsum()[::-1][1:, None]
+    small = np.flatnonzero(p < alpha)
+    small = small[np.argsort(p[small])]
+    there = at.passed[small] > np.arange(len(at.threshold))[:, None]
+    rank = np.cumsum(there, axis=1)
+    below = there & (p[small] * (left / np.maximum(rank, 1)) < alpha)
+    return np.max(rank * below, axis=1, initial=0) * 1.0
 
 
 def _choose(number: Float[np.ndarray, "m"], share: Float[np.ndarray, "m"]) -> int:

@@ -7,14 +7,18 @@ DESeq2 1.38 ``R/core.R`` (fitNbinomGLMs, fitNbinomGLMsOptim), ``src/DESeq2.cpp``
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from expressway._types import Array, Bool, Float, Int
+from expressway.core import linear
+from expressway.core.arrow import Arrow
 from expressway.core.boxed import Boxed, Score
 from expressway.core.cohort import Cohort, Samples
 from expressway.core.irls import Equation, Irls
-from expressway.core.linear import weighted_sum
+from expressway.core.linear import weighted_crossproduct, weighted_sum
+from expressway.core.lowrank import LowRank
 from expressway.core.solve import Problem, relay
 from expressway.core.special import log1p
 
@@ -38,15 +42,6 @@ def mean(beta: Float[Array, "g p"], s: Samples) -> Float[Array, "n g"]:
 def row_weight(s: Samples) -> Float[Array, "n #g"]:
     """What multiplies a row's terms: how often it counts × observation weight."""
     return s.weight[:, None] * s.precision
-
-
-def weighted_crossproduct(w: Float[Array, "n g"], x: Float[Array, "n p"]) -> Float[Array, "g p p"]:
-    """``sum_n w_ng x_n x_n'`` as one matrix product for all genes, of the half that differs."""
-    row, column = np.triu_indices(x.shape[1])
-    half = (x[:, row] * x[:, column]).T @ w
-    place = np.zeros((x.shape[1], x.shape[1]), dtype=int)
-    place[row, column] = place[column, row] = np.arange(len(row))
-    return jnp.moveaxis(half[place], -1, 0)
 
 
 def equation(beta: Float[Array, "g p"], alpha: Float[Array, "g"], s: Samples) -> Equation:
@@ -86,8 +81,8 @@ def equation(beta: Float[Array, "g p"], alpha: Float[Array, "g"], s: Samples) ->
 
 def ridge_equation(beta: Float[Array, "g p"], alpha: Float[Array, "g"], e: Equation) -> Equation:  # noqa: ARG001
     """The estimating equation with DESeq2's ridge, added once to the totals."""
-    ridge = RIDGE * jnp.eye(beta.shape[-1])[None]
-    return Equation(e.score - RIDGE * beta, e.info + ridge, e.newton + ridge)
+    info, newton = (linear.ridged(a, RIDGE) for a in (e.info, e.newton))
+    return Equation(e.score - RIDGE * beta, info, newton)
 
 
 def likelihood(beta: Float[Array, "g p"], alpha: Float[Array, "g"], s: Samples) -> Score:
@@ -116,15 +111,15 @@ def ridge_likelihood(beta: Float[Array, "g p"], alpha: Float[Array, "g"], f: Sco
     return Score(
         f.loss + 0.5 * RIDGE * jnp.sum(beta**2, axis=-1),
         f.gradient + RIDGE * beta,
-        f.info + RIDGE * jnp.eye(beta.shape[-1])[None],
-        f.fisher + RIDGE * jnp.eye(beta.shape[-1])[None],
+        linear.ridged(f.info, RIDGE),
+        linear.ridged(f.fisher, RIDGE),
     )
 
 
 class Information(NamedTuple):
     """Fisher's information with clipped means, and rows near zero mean, at the estimate."""
 
-    info: Float[Array, "g p p"]
+    info: Float[Array, "g p p"] | Arrow
 
 
 def information(beta: Float[Array, "g p"], alpha: Float[Array, "g"], s: Samples) -> Information:
@@ -178,9 +173,9 @@ def coefficients(
 class Covariance(NamedTuple):
     """Covariance of the coefficients (natural log) and what the hat matrix is made of."""
 
-    covariance: Float[np.ndarray, "g p p"]
+    covariance: Float[np.ndarray, "g p p"] | LowRank
     """``(I + ridge)⁻¹ I (I + ridge)⁻¹``, I Fisher's information with clipped means (DESeq2)."""
-    inverse: Float[np.ndarray, "g p p"]
+    inverse: Float[np.ndarray, "g p p"] | LowRank
     """``(I + ridge)⁻¹``."""
 
 
@@ -191,9 +186,8 @@ def covariance(
     genes: Int[np.ndarray, "g"],
 ) -> Covariance:
     """Covariance at given coefficients."""
-    info = np.asarray(cohort.sum(information, beta, alpha, genes=genes).info)
-    inverse = np.linalg.inv(info + RIDGE * np.eye(beta.shape[-1]))
-    return Covariance(inverse @ info @ inverse, inverse)
+    info = cohort.sum(information, beta, alpha, genes=genes).info
+    return Covariance(*linear.sandwich(info, RIDGE))
 
 
 class Sides(NamedTuple):
@@ -213,13 +207,13 @@ class Directions(NamedTuple):
 
     genes: Int[np.ndarray, "k"]
     direction: Float[np.ndarray, "k p"]
-    onto: Float[np.ndarray, "k p p"]
+    onto: Float[np.ndarray, "k p p"] | LowRank
     """Projector on the null space it was taken from."""
 
 
 def directions(
-    normal: Float[np.ndarray, "g p p"],
-    positive: Float[np.ndarray, "g q q"],
+    normal: Float[np.ndarray, "g p p"] | Arrow,
+    positive: Float[np.ndarray, "g q q"] | Arrow,
     total: Float[np.ndarray, "g p"],
 ) -> Directions:
     """Directions in which the likelihood may rise for ever.
@@ -236,20 +230,13 @@ def directions(
         ``sum x x'`` over all rows, ``sum (1, x)(1, x)'`` over those with a count, ``sum x`` over
         all rows (`dispersion.moments`).
     """
-    positive = positive[:, 1:, 1:]
-    value, vector = np.linalg.eigh(positive)
-    null = value <= SIDE * np.maximum(value[:, -1:], 1.0)
-    some = np.flatnonzero(np.any(null, axis=1))
-    basis = vector[some] * null[some][:, None, :]
-    onto = basis @ np.swapaxes(basis, 1, 2)
-    without = onto @ (normal - positive)[some] @ onto
-    inverse = np.linalg.pinv(without, rcond=SIDE, hermitian=True)
-    return Directions(some, np.einsum("gpq,gq->gp", inverse @ onto, total[some]), onto)
+    positive = linear.without_first(positive)
+    return Directions(*linear.least_against(normal, positive, total, SIDE))
 
 
 def unsupported(
     tried: Directions, against: Float[np.ndarray, "k"], count: int
-) -> Float[np.ndarray, "g p p"]:
+) -> Float[np.ndarray, "g p p"] | LowRank:
     """Projector on each gene's directions of separation; 0 for a gene that has none.
 
     If the direction tried is one, no direction of its null space is estimable.
@@ -261,8 +248,11 @@ def unsupported(
     count
         Number of genes.
     """
-    p = tried.direction.shape[1]
-    projector = np.zeros((count, p, p))
     separated = (against == 0) & np.any(np.abs(tried.direction) > SIDE, axis=1)
-    projector[tried.genes] = tried.onto * separated[:, None, None]
-    return projector
+
+    def of_all(part: np.ndarray) -> np.ndarray:
+        whole = np.zeros((count, *part.shape[1:]))
+        whole[tried.genes] = part * separated.reshape(-1, *[1] * (part.ndim - 1))
+        return whole
+
+    return jax.tree.map(of_all, tried.onto)

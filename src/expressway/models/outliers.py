@@ -12,7 +12,10 @@ import numpy as np
 from scipy import special
 
 from expressway._types import Array, Float, Int
+from expressway.core import linear
+from expressway.core.arrow import Wide
 from expressway.core.cohort import Cohort, Samples, compiled
+from expressway.core.lowrank import LowRank
 from expressway.core.order import Groups, members, trimmed_mean
 
 from .nb import MIN_MU, mean
@@ -26,13 +29,13 @@ REPLICATES = 3
 REPLACEMENT_TRIM = 0.2
 
 
-def normalised(inside: Float[Array, "n u"], s: Samples) -> Float[Array, "n g"]:  # noqa: ARG001
+def normalised(inside: Float[Array, "n u"] | Wide, s: Samples) -> Float[Array, "n g"]:  # noqa: ARG001
     """Normalised counts."""
     return s.y * jnp.exp(-s.offset)
 
 
 def squared_error(
-    center: Float[Array, "g u"], inside: Float[Array, "n u"], s: Samples
+    center: Float[Array, "g u"], inside: Float[Array, "n u"] | Wide, s: Samples
 ) -> Float[Array, "n g"]:
     """Squared deviations of normalised counts from the centre of each sample's group."""
     return (normalised(inside, s) - inside @ center.T) ** 2
@@ -89,7 +92,7 @@ class Fitted(NamedTuple):
 
     beta: Float[Array, "g p"]
     alpha: Float[Array, "g"]
-    inverse: Float[Array, "g p p"]
+    inverse: Float[Array, "g p p"] | LowRank
     """``(X'WX + ridge)⁻¹``."""
     robust: Float[Array, "g"]
 
@@ -101,11 +104,9 @@ def cooks(fit: Fitted, s: Samples) -> Float[Array, "n g"]:
     """
     mu = mean(fit.beta, s)
     m = jnp.maximum(mu, MIN_MU)
-    n, p = s.x.shape
-    outer = (s.x[:, :, None] * s.x[:, None, :]).reshape(n, p * p)
-    hat = m / (1.0 + fit.alpha[None] * m) * (outer @ fit.inverse.reshape(-1, p * p).T)
+    hat = m / (1.0 + fit.alpha[None] * m) * linear.hat(fit.inverse, s.x)
     residual = (s.y - mu) ** 2 / (mu + fit.robust[None] * mu**2)
-    return jnp.where(s.weight[:, None] > 0, residual / p * hat / (1.0 - hat) ** 2, 0.0)
+    return jnp.where(s.weight[:, None] > 0, residual / s.x.shape[1] * hat / (1.0 - hat) ** 2, 0.0)
 
 
 class Flags(NamedTuple):

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from expressway._types import Array, Bool, Float
+from expressway._types import Array, Bool, Float, Int
+from expressway.core import linear
 from expressway.core.solve import Status
 
 from .deseq import DESeqFit
@@ -24,6 +25,21 @@ MEANINGS = {
 }
 
 
+def touches(
+    shared: Float[np.ndarray, "*q g"], length: Float[np.ndarray, "*q"]
+) -> Bool[np.ndarray, "*q g"]:
+    """Whether contrasts have a share of a direction of separation.
+
+    Parameters
+    ----------
+    shared
+        ``c'Πc``, Π each gene's projector on its directions of separation.
+    length
+        ``c'c``.
+    """
+    return shared > _TOUCHES * length[..., None]
+
+
 def statuses(
     fit: DESeqFit,
     contrast: Float[np.ndarray, "p"],
@@ -31,23 +47,35 @@ def statuses(
     adjusted: Adjusted,
 ) -> Array:
     """One of `MEANINGS` for each gene: the first that applies, most serious first."""
+    shared = linear.quadratic(fit.gene.unsupported, contrast)
+    separated = touches(shared, np.asarray(contrast @ contrast))
+    code = codes(fit, separated, no_counts, adjusted.filtered)
+    return np.array(list(MEANINGS), dtype=object)[code]
+
+
+def codes(
+    fit: DESeqFit,
+    separated: Bool[np.ndarray, "*q g"],
+    no_counts: Bool[np.ndarray, "*q g"],
+    filtered: Bool[np.ndarray, "*q g"],
+) -> Int[np.ndarray, "*q g"]:
+    """Place in `MEANINGS` of what `statuses` says."""
     gene = fit.gene
     diverged = np.isin(gene.beta_status, (Status.NOT_CONVERGED, Status.NOT_FINITE)) | np.isin(
         gene.dispersion_status, (Status.NOT_CONVERGED, Status.NOT_FINITE)
     )
-    touched = np.einsum("p,gpq,q->g", contrast, gene.unsupported, contrast)
-    separated = touched > _TOUCHES * (contrast @ contrast)
     at_bound = (gene.beta_status == Status.AT_BOUND) | (gene.dispersion_status == Status.AT_BOUND)
-    word = np.full(len(gene.base_mean), "ok", dtype=object)
+    code = np.zeros(no_counts.shape, dtype=np.int8)
+    names = list(MEANINGS)
     for name, applies in (
         ("replaced", fit.replaced),
         ("at_bound", at_bound),
         ("separated", separated),
-        ("low_count", adjusted.filtered),
+        ("low_count", filtered),
         ("not_converged", diverged),
         ("outlier", fit.outlier),
         ("no_counts", no_counts),
         ("all_zero", gene.base_mean == 0),
     ):
-        word[applies] = name
-    return word
+        code[np.broadcast_to(applies, code.shape)] = names.index(name)
+    return code
