@@ -1,13 +1,16 @@
 """Genes spread over the processes of a Dask cluster: the same results, also where one is lost."""
 
 import os
+import re
 import signal
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from distributed import Client, LocalCluster
 
+import expressway
 from expressway import datasets, run, tl
 
 DESIGN = "~ batch + condition"
@@ -77,3 +80,15 @@ def test_genes_in_any_order(data, client):
         found, expected = (c.sum(log_counts, genes=genes) for c in (spread, pooled))
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-14)
+
+
+def test_lines_of_the_readme(data, client, monkeypatch):
+    """As they stand, but for the address of a cluster."""
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (block,) = (b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "Client" in b)
+    adata = data.copy()
+    adata.obs = adata.obs.rename(columns={"batch": "cell", "condition": "dex"})
+    address = client.scheduler.address
+    names = {"ew": expressway, "adata": adata}
+    exec(block.replace("tcp://scheduler:8786", address), names)
+    assert len(adata.varm["de"]) == adata.n_vars
