@@ -5,7 +5,7 @@ of results. Figures of the whole process are taken from outside: start-up, readi
 in them. Those of the fit are taken from inside: from counts in memory to adjusted p-values.
 
 - cold: a new process. For expressway its command line, which draws figures too, with an empty
-  cache folder: there it keeps compiled code, and matplotlib its list of fonts.
+  cache of compiled code (matplotlib has its list of fonts).
 - cached: the same, after another data set of the same size has filled the cache folder.
 - warm: the second fit of a process.
 """
@@ -23,6 +23,7 @@ from math import nan
 from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib
 import pandas as pd
 from figure import draw
 from measure import Cost, Failed, measure
@@ -183,7 +184,10 @@ def expressway(program: Ready, data: Path, other: Path, out: Path, limit: float)
 def with_cache(cache: Path) -> dict[str, str]:
     """An environment in which compiled code is kept in this folder."""
     environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
-    return environment | {"XDG_CACHE_HOME": str(cache)}
+    return environment | {
+        "XDG_CACHE_HOME": str(cache),
+        "MPLCONFIGDIR": matplotlib.get_configdir(),
+    }
 
 
 def by_command_line(data: Path, out: Path, limit: float, environment: Mapping[str, str]) -> Run:

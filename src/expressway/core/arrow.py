@@ -285,7 +285,7 @@ def _traces(
     return slope + inner, curvature + outer
 
 
-@linear.solved.register(Arrow)
+@linear.solved_alike.register(Arrow)
 def _solved(a: Arrow, b: Float[np.ndarray, "g p"]) -> Float[np.ndarray, "g p"]:
     return np.asarray(_once(a, b))
 

@@ -53,8 +53,13 @@ class Stop(NamedTuple):
     """It looked beyond the first or the last node."""
 
 
-def ascend(profile: Interpolant, start: Float[np.ndarray, "g"], lowest: float) -> Stop:
-    """Ascent of every gene from its start: unit steps of the gradient, halved or grown a tenth."""
+def ascend(
+    profile: Interpolant, start: Float[np.ndarray, "g"], lowest: float, *, inside: bool = False
+) -> Stop:
+    """Ascent of every gene from its start: unit steps of the gradient, halved or grown a tenth.
+
+    Where it is of use only inside the nodes it ends when it looks beyond them.
+    """
     everyone = np.arange(len(start))
     a = start.copy()
     loss, slope = profile.at(a, everyone)
@@ -85,6 +90,8 @@ def ascend(profile: Interpolant, start: Float[np.ndarray, "g"], lowest: float) -
         step[on] = np.minimum(step[on] * 1.1, 1.0)
         step[on[accepted[on] % 5 == 0]] /= 2
         live = np.setdiff1d(live, moved[ended], assume_unique=True)
+        if inside:
+            live = live[~beyond[live]]
     return Stop(a, initial, loss, steps, beyond)
 
 
@@ -123,6 +130,8 @@ def gene_wise(
     profile: Interpolant,
     start: Float[np.ndarray, "g"],
     bounds: tuple[float, float],
+    *,
+    inside: bool = False,
 ) -> Found:
     """Dispersions (not their logs) that DESeq2 would report, from its start.
 
@@ -130,11 +139,12 @@ def gene_wise(
     ascent took one step or all hundred takes the grid's value, unless it is at the lower bound.
     """
     lower, upper = bounds
-    stop = ascend(profile, np.log(start), np.log(lower / 10))
+    stop = ascend(profile, np.log(start), np.log(lower / 10), inside=inside)
     alpha = np.minimum(np.exp(stop.log_alpha), upper)
     still = stop.initial_loss - stop.loss < _TOLERANCE * np.abs(stop.initial_loss)
     alpha = np.where(still, start, alpha)
     by_grid = ((stop.steps == 1) | (stop.steps == _STEPS)) & (alpha > 10 * lower)
     some = np.flatnonzero(by_grid)
-    alpha[some] = np.exp(grid(profile.take(some), np.log(lower), np.log(upper)))
+    if not inside:
+        alpha[some] = np.exp(grid(profile.take(some), np.log(lower), np.log(upper)))
     return Found(np.clip(alpha, lower, upper), stop.beyond | by_grid)

@@ -224,8 +224,8 @@ class _Moments(NamedTuple):
 
 def _moments(cohort: Cohort, n: int, genes: Int[np.ndarray, "k"]) -> _Moments:
     sums = cohort.sum(dispersion.moments, genes=genes)
-    by_least_squares = linear.solved(sums.normal, sums.linear)
-    begin = linear.solved(sums.normal, sums.log)
+    by_least_squares = linear.solved_alike(sums.normal, sums.linear)
+    begin = linear.solved_alike(sums.normal, sums.log)
     center = sums.mean / n
     tried = nb.directions(sums.normal, sums.positive, sums.total)
     asks = [Ask(dispersion.spread, (center, by_least_squares), genes=genes)]

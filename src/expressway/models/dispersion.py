@@ -70,16 +70,21 @@ class Moments(NamedTuple):
 def moments(s: Samples) -> Moments:
     """First sums of normalised counts, over rows."""
     present = s.weight[:, None]
-    inverse = jnp.broadcast_to(jnp.exp(-s.offset), s.y.shape)
+    inverse = jnp.exp(-s.offset)
     q = s.y * inverse
+
+    def of_each(alike: Float[Array, "..."]) -> Float[Array, "..."]:
+        """For every gene what may be the same for all."""
+        return jnp.broadcast_to(alike, (s.y.shape[1], *alike.shape[1:]))
+
     return Moments(
         mean=weighted_sum(present, q),
-        inverse_size=weighted_sum(present, inverse),
-        normal=weighted_crossproduct(jnp.broadcast_to(present, s.y.shape), s.x),
+        inverse_size=of_each(weighted_sum(present, inverse)),
+        normal=jax.tree.map(of_each, weighted_crossproduct(present, s.x)),
         linear=(present * q).T @ s.x,
-        log=(present * jnp.log(q + 0.1)).T @ s.x,
+        log=(present * log1p(q - 0.9)).T @ s.x,
         positive=weighted_crossproduct(present * (s.y > 0), linear.with_ones(s.x)),
-        total=jnp.broadcast_to(present, s.y.shape).T @ s.x,
+        total=of_each(present.T @ s.x),
     )
 
 
@@ -267,17 +272,20 @@ def gene_wise(
     alpha, status = initial.copy(), np.full(g, int(Status.AT_BOUND))
     slow, seen = np.zeros(g, bool), (first.loss, first.slope, first.curvature)
 
-    def ascended(table: Interpolant, some: Int[np.ndarray, "k"]) -> Bool[np.ndarray, "k"]:
+    def ascended(
+        table: Interpolant, some: Int[np.ndarray, "k"], *, inside: bool = False
+    ) -> Bool[np.ndarray, "k"]:
         """Whether the ascent of some of the free genes stayed where the table has nodes."""
         at = free[some]
         slow[at] = True
-        alpha[at], beyond = ascent.gene_wise(table, initial[at], bounds)
+        alpha[at], beyond = ascent.gene_wise(table, initial[at], bounds, inside=inside)
         return ~beyond
 
     if np.any(near):
         some = np.flatnonzero(near)
         known = Curve(*(a[free[some]] for a in (first.loss, first.slope, first.curvature)))
-        stayed = ascended(profiles.downhill(log_start[free[some]], known, free[some]), some)
+        window = profiles.downhill(log_start[free[some]], known, free[some])
+        stayed = ascended(window, some, inside=True)
         tabled[some[stayed]] = False
     some = np.flatnonzero(tabled)
     table = profiles.table(ascent.nodes(bounds[1]), free[some])
