@@ -1,7 +1,9 @@
 """Compiled functions kept on disk: found again, never trusted, never mixed up."""
 
+import os
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -81,6 +83,16 @@ def test_what_loads_but_does_not_run_is_made_anew(kept, monkeypatch):
     monkeypatch.setattr(kernel.serialize_executable, "deserialize_and_load", broken)
     np.testing.assert_array_equal(call(x), 2 * x + 1)
     assert len(CALLS) == 2
+
+
+def test_old_files_go(kept):
+    call(np.arange(5.0))
+    old = next(kept.iterdir())
+    before = time.time() - kernel.KEPT - 1
+    os.utime(old, (before, before))
+    call(np.arange(6.0))
+    assert old not in kept.iterdir()
+    assert len(list(kept.iterdir())) == 1
 
 
 def test_where_nothing_can_be_written(monkeypatch):

@@ -352,7 +352,7 @@ def blocks(count: int, size: int) -> Iterator[tuple[Int[np.ndarray, "b"], int]]:
         yield np.minimum(at, count - 1), min(size, count - start)
 
 
-def rows_of(tree: Any, at: Int[np.ndarray, "b"]) -> Any:
+def rows_of(tree: Any, at: slice | Int[np.ndarray, "b"]) -> Any:
     """Leading-axis rows of every leaf."""
     return jax.tree.map(lambda a: np.asarray(a)[at], tree)
 

@@ -73,7 +73,7 @@ class Interpolant(NamedTuple):
         """
         beyond = a
         nodes, last = self.nodes[genes], self.last[genes]
-        a = np.clip(a, nodes[:, 0], self.end[genes])
+        a = np.clip(a, nodes[:, 0], nodes[np.arange(len(a)), last])
         left = np.clip(np.sum(nodes <= a[:, None], axis=1) - 1, 0, last - 1)
         cell = self._cell(genes, left)
         slope = cell.slope(a)

@@ -14,15 +14,17 @@ import pickle
 import platform
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.experimental import serialize_executable
 from jaxlib.version import __version__ as jaxlib_version
 
+# Seconds after which a file goes: other versions and shapes leave theirs behind.
+KEPT = 90 * 24 * 3600.0
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -46,7 +48,7 @@ class Kernel:
     def __call__(self, *args: Any) -> Any:
         """What the function returns."""
         leaves, tree = jax.tree.flatten(args)
-        key = (tree, *((np.shape(leaf), _kind(leaf)) for leaf in leaves))
+        key = (tree, *map(_kind, leaves))
         if key not in self._ready:
             with self._lock:
                 if key not in self._ready:
@@ -81,9 +83,12 @@ def _configured(name: str) -> Any:
     return getattr(jax.config, name)
 
 
-def _kind(leaf: Any) -> Any:
-    """Its type; a Python number is weak, and gives way to that of an array."""
-    return leaf.dtype if isinstance(leaf, jax.Array | np.ndarray | np.generic) else type(leaf)
+def _kind(leaf: Any) -> tuple[Any, ...]:
+    """Its shape and type; a Python number is weak, and gives way to that of an array."""
+    try:
+        return leaf.shape, leaf.dtype
+    except AttributeError:
+        return (type(leaf),)
 
 
 def _keep(path: Path, compiled: Any) -> None:
@@ -93,6 +98,9 @@ def _keep(path: Path, compiled: Any) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             pickle.dump(serialize_executable.serialize(compiled), file)
         Path(file.name).replace(path)
+        for old in path.parent.iterdir():
+            if time.time() - old.stat().st_mtime > KEPT:
+                old.unlink()
     except Exception:
         # It is in memory all the same.
         return

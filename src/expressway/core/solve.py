@@ -232,18 +232,21 @@ def _packed(cohort, index, state, hyper, run, block):
 
     def one(at: Int[np.ndarray, "b"], count: int, enough: int) -> Int[np.ndarray, "k"]:
         """Move a block of genes, in place, until few are left; which those are."""
-        keep = at[:count]
+        keep, looks = at[:count], run.max_steps - int(steps[at].max())
+        place = _neighbours(at)
         rows = cohort.take(index[at])
-        rows = rows._replace(y=jax.device_put(rows.y))
-        now, fixed, left = rows_of(state, at), rows_of(hyper, at), keep
-        for _ in range(run.max_steps - int(steps[at].max())):
+        if looks > 1:
+            rows = rows._replace(y=jax.device_put(rows.y))
+        now, fixed, left = rows_of(state, place), rows_of(hyper, place), keep
+        for _ in range(looks):
             steps[keep] += ~np.asarray(run.solver.done(now))[:count]
             now, done = move(now, fixed, rows)
             left = keep[~np.asarray(done)[:count]]
             if len(left) <= enough:
                 break
+        kept = _neighbours(keep)
         for whole, part in zip(jax.tree.leaves(state), jax.tree.leaves(now), strict=True):
-            whole[keep] = np.asarray(part)[:count]
+            whole[kept] = np.asarray(part)[:count]
         left = left[steps[left] < run.max_steps]
         finished.add(count - len(left))
         return left
@@ -254,6 +257,12 @@ def _packed(cohort, index, state, hyper, run, block):
         moved = each(lambda part: one(waiting[part[0]], part[1], enough), parts)  # noqa: B023
         waiting = np.concatenate(moved)
     return state, steps
+
+
+def _neighbours(at: Int[np.ndarray, "b"]) -> slice | Int[np.ndarray, "b"]:
+    """A slice where ascending places are neighbours: nothing is gathered, then."""
+    first, last = int(at[0]), int(at[-1])
+    return slice(first, last + 1) if last - first == len(at) - 1 else at
 
 
 @functools.cache

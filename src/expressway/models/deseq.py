@@ -201,6 +201,7 @@ def _compile_meanwhile(n: int, p: int, linear: bool) -> None:
         dispersion.one_look(cohort, dispersion.Means(beta, linear=linear), n)
 
     def second() -> None:
+        nb.one_look(cohort)
         cohort.sum(nb.information, beta, alpha)
         cohort.collect(outliers.distances, gene, shared=(1.0, nowhere, nowhere))
 

@@ -19,7 +19,7 @@ from expressway.core.cohort import Cohort, Samples
 from expressway.core.irls import Equation, Irls
 from expressway.core.linear import weighted_crossproduct, weighted_sum
 from expressway.core.lowrank import LowRank
-from expressway.core.solve import Problem, relay
+from expressway.core.solve import Problem, relay, solve
 from expressway.core.special import log1p
 
 # DESeq2 R/core.R, minmu: means below it are raised inside weights, response and errors.
@@ -168,6 +168,12 @@ def coefficients(
     boxed = np.zeros(len(genes), bool)
     boxed[left] = True
     return Coefficients(beta, status, boxed)
+
+
+def one_look(cohort: Cohort) -> None:
+    """Begin to fit every gene: what is slow about it is to compile it."""
+    g, p = cohort.genes, cohort.coefficients
+    solve(Irls(max_steps=1), equation, np.zeros((g, p)), np.ones(g), cohort, penalty=ridge_equation)
 
 
 class Covariance(NamedTuple):
