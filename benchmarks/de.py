@@ -7,7 +7,7 @@ in them. Those of the fit are taken from inside: from counts in memory to adjust
 - cold: a new process. For expressway its command line, which draws figures too, with an empty
   cache of compiled code (matplotlib has its list of fonts).
 - cached: the same, after another data set of the same size has filled the cache folder.
-- warm: the second fit of a process.
+- warm: the fourth fit of a process, of every program alike.
 """
 
 import argparse
@@ -106,7 +106,7 @@ def arguments() -> argparse.Namespace:
         nargs="+",
         choices=PROGRAMS,
         default=[],
-        help="programs besides expressway whose second fit is measured too",
+        help="programs besides expressway whose fourth fit is measured too",
     )
     parser.add_argument("--limit", type=float, default=3600, help="seconds that a process may take")
     parser.add_argument("--out", type=Path, required=True, help="folder for de.csv and de.md")
@@ -206,16 +206,16 @@ def by_command_line(data: Path, out: Path, limit: float, environment: Mapping[st
 def by_adapter(
     program: Ready, data: Path, out: Path, limit: float, environment: Mapping[str, str]
 ) -> Run:
-    """One run of an adapter; its kind is the name of its folder: cold, or warm with two fits."""
+    """One run of an adapter; its kind is the name of its folder: cold, or warm with four fits."""
     out.mkdir(parents=True)
-    fits = "2" if out.name == "warm" else "1"
+    fits = "4" if out.name == "warm" else "1"
     whole = measure([*program.command, data, out, fits], out / "log.txt", limit, environment)
     found = json.loads((out / "found.json").read_text())
     return Run(out.name, whole, found["fit_wall_s"], found["fit_cpu_s"], out / "results.csv")
 
 
 def row(name: str, problem: Problem, run: Run, table: pd.DataFrame) -> dict[str, object]:
-    """What is measured; a process with two fits says nothing of the time of one with one."""
+    """What is measured; a process with four fits says nothing of the time of one with one."""
     whole = run.whole if run.kind != "warm" else run.whole._replace(wall_s=nan, cpu_s=nan)
     return {
         "program": name,
