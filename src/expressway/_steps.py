@@ -94,19 +94,9 @@ def counts(
 
 
 def _free(memory: float) -> float:
-    """Bytes left for counts, of all that the process may take."""
+    """Bytes left for counts, of all that the process may take; none where the rest takes all."""
     taken = io.resident_memory()
-    if memory == np.inf or taken is None:
-        return np.inf
-    least = taken + io.WORKING
-    if memory < least:
-        msg = (
-            f"{memory / 1e6:,.0f} MB of memory are not enough: Python and its libraries take "
-            f"{taken / 1e6:,.0f} MB and a fit {io.WORKING / 1e6:,.0f} MB; "
-            f"allow {np.ceil(least / 1e8) * 100:,.0f} MB or more"
-        )
-        raise io.InputError(msg)
-    return memory - least
+    return np.inf if taken is None else max(memory - taken - io.WORKING, 0.0)
 
 
 def base_level(

@@ -370,3 +370,11 @@ def test_help_fits_80_columns(run):
     assert result.exit_code == 0
     assert "--contrast FACTOR LEVEL REF" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_more_memory_than_allowed_is_told_and_stops_nothing(write, run, tmp_path):
+    out = tmp_path / "out"
+    result = run(*write(), *DESIGN, "--out", out, "--memory", "1MB", "--quiet")
+    assert result.exit_code == 0, result.output
+    assert files_in(out) == FILES
+    assert "more than --memory 1MB" in result.stderr

@@ -120,5 +120,6 @@ def de(
                 folder.write_every(every, scratch, clock)
                 folder.write(adata, tables, scratch, clock, inputs)
                 check()
+    show.excess(memory)
     if not quiet:
         show.summary(adata, tables, counts.name, out)

@@ -12,7 +12,7 @@ from rich.table import Table
 from expressway import io
 from expressway.run import Ledger
 
-from .ends import say
+from .ends import error_console, say
 from .folder import Tested
 
 TOP = 10
@@ -43,6 +43,14 @@ def summary(adata: anndata.AnnData, tested: Sequence[Tested], source: str, out: 
     memory = io.peak_memory()
     at_most = "" if memory is None else f"; at most {memory:,.0f} MB of memory"
     say(console, f"\nresults in {out}{at_most}")
+
+
+def excess(memory: str | None) -> None:
+    """Say so where a run took more memory than it was allowed."""
+    taken = io.peak_memory()
+    if memory is not None and taken is not None and taken * 1e6 > io.parse_bytes(memory):
+        text = f"warning: the run took {taken:,.0f} MB of memory, more than --memory {memory}"
+        say(error_console, text, "yellow")
 
 
 def _counts(console: Console, table: pd.DataFrame, alpha: float) -> None:
