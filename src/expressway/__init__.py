@@ -1,8 +1,7 @@
 """Gene-expression analysis by M-estimation: fit a model fast, then differentiate the fit."""
 
 import importlib
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import datasets as datasets
 from . import federated as federated
@@ -13,11 +12,44 @@ from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from . import pl as pl
+    from .core import constraints as constraints
+    from .core import folds as folds
+    from .core.implicit import implicit as implicit
+    from .core.jackknife import jackknife as jackknife
+    from .core.problem import Equation as Equation
+    from .core.problem import Objective as Objective
+    from .core.problem import Staged as Staged
+    from .core.problem import Weighted as Weighted
+    from .core.taylor import taylor as taylor
+    from .core.weights import linear_response as linear_response
+
+# What is imported when it is first asked for: matplotlib takes half a second, and who analyses
+# counts needs none of it. Name to module, and what of it if not the module itself.
+_LATER = {
+    "pl": ("pl", None),
+    "constraints": ("core.constraints", None),
+    "folds": ("core.folds", None),
+    "Objective": ("core.problem", "Objective"),
+    "Equation": ("core.problem", "Equation"),
+    "Staged": ("core.problem", "Staged"),
+    "Weighted": ("core.problem", "Weighted"),
+    "implicit": ("core.implicit", "implicit"),
+    "taylor": ("core.taylor", "taylor"),
+    "jackknife": ("core.jackknife", "jackknife"),
+    "linear_response": ("core.weights", "linear_response"),
+}
 
 
-def __getattr__(name: str) -> ModuleType:
-    """Figures are imported when they are first asked for: matplotlib takes half a second."""
-    if name == "pl":
-        return importlib.import_module("expressway.pl")
+def __getattr__(name: str) -> Any:
+    """What is imported late."""
+    if name in _LATER:
+        module, part = _LATER[name]
+        found = importlib.import_module(f"expressway.{module}")
+        return found if part is None else getattr(found, part)
     msg = f"module 'expressway' has no attribute {name!r}"
     raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    """Everything, also what is imported late."""
+    return sorted({*globals(), *_LATER})

@@ -6,3 +6,23 @@ class InputError(ValueError):
 
     The message is one line: what was got, what is needed, what to do.
     """
+
+
+class Unfinished(RuntimeError):
+    """A solver stopped before a solution; ``point`` is where, and can be gone on from."""
+
+    def __init__(self, message: str, point: object) -> None:
+        super().__init__(message)
+        self.point = point
+
+
+class NotAnOptimum(ValueError):
+    """A point that is asked for derivatives of an optimum is none."""
+
+
+class Saddle(NotAnOptimum):
+    """The gradient vanishes, but the Hessian has a negative eigenvalue."""
+
+
+class SingularJacobian(ValueError):
+    """A solution is not determined along some direction, so that it has no derivative."""

@@ -1,0 +1,470 @@
+"""The infinitesimal jackknife: how a solution moves with the weights of its observations.
+
+A sum over observations ``sum_n w_n g_n(theta) = 0`` makes the solution a smooth function of the
+weights. Its derivatives at w = 1 predict what leaving observations out would do, without refitting
+(Jaeckel 1972; Giordano, Stephenson, Liu, Jordan & Broderick 2019, A Swiss Army Infinitesimal
+Jackknife, AISTATS; higher orders: arXiv:1907.12116). Everything here is beside its exact
+counterpart: warm-started refits, many at a time.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from expressway._types import Array, Float, Int
+
+from . import folds as folds_of
+from .implicit import implicit
+from .influential import Change, Influential, most_influential
+from .refit import refitted
+from .solution import Solution, Stage
+from .taylor import Series, taylor
+from .weights import in_users, scores, solved_many, weights_of
+
+# Numbers in one batch of hyperparameter vectors: 2^22 doubles are 32 megabytes.
+BATCH = 2**22
+
+
+class CrossValidation(NamedTuple):
+    """Held-out loss, and what lies behind it."""
+
+    loss: float
+    """Mean over observations that were left out; one left out more than once is averaged first."""
+    standard_error: float
+    """Standard deviation of the observations' losses over the root of their number."""
+    training: float
+    """Mean loss of all observations at the fit of all."""
+    per_observation: Float[np.ndarray, "n"]
+    """NaN for one that was never left out."""
+    per_fold: Float[np.ndarray, "f"]
+    """Mean over the observations of each fold."""
+
+
+class Interval(NamedTuple):
+    """Lower and upper ends of prediction intervals."""
+
+    lower: Float[np.ndarray, "m"]
+    upper: Float[np.ndarray, "m"]
+
+
+class Jackknife:
+    """What weights do to a solution; made by `jackknife`.
+
+    Attributes
+    ----------
+    fit
+        The solution.
+    count
+        Number of observations.
+    """
+
+    def __init__(self, fit: Solution, weights: str | None) -> None:
+        self.fit = fit
+        for stage in fit.stages:
+            _ = stage.inverse
+        system = fit.stages[0].system
+        given, self.place = weights_of(fit, weights)
+        self.count = len(given)
+        self.weight = np.asarray(given)
+        marked = system.hyper.vector(self.place(np.arange(1.0, self.count + 1.0)))
+        plain = system.hyper.vector(self.place(np.zeros(self.count)))
+        number = np.asarray(marked - plain)
+        self.index = np.argsort(np.where(number > 0, number, np.inf), kind="stable")[: self.count]
+        """Where the weights are in the vector of hyperparameters."""
+
+    def influence(self, quantity: Callable[[Any], Any] | None = None) -> Any:
+        """``d theta / d w_n`` of every observation, or that of a quantity of theta.
+
+        ``- A⁻¹ g_n``: A is the Jacobian, g_n the observation's gradient. Leaving n out changes
+        theta by about minus this.
+
+        Parameters
+        ----------
+        quantity
+            Smooth function of theta, its result any pytree.
+
+        Returns
+        -------
+        pytree
+            Like theta, or like the quantity, each leaf with observations as first axis.
+        """
+        if quantity is None:
+            parts = self._trees(self._influence)
+            return parts[0] if len(parts) == 1 else tuple(parts)
+        theta_hat = implicit(self.fit)
+        rows = jax.jacrev(lambda w: quantity(theta_hat(self.place(w))))(jnp.asarray(self.weight))
+        return jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), rows)
+
+    def leave_out(self, sets: Any = None, order: int = 1, *, corrected: bool = False) -> Any:
+        """Predicted parameters with each set of observations left out.
+
+        Parameters
+        ----------
+        sets
+            Sets of indices (`expressway.folds`), or a boolean matrix of sets × observations; each
+            observation by itself when not given.
+        order
+            Of the Taylor series in the weights; 1 is linear. A higher order is no better where
+            `taylor(fit).trust` says so.
+        corrected
+            Newton's steps from the prediction: the exact refit.
+
+        Returns
+        -------
+        pytree
+            Like theta, each leaf with sets as first axis.
+        """
+        chosen = self._sets(sets)
+        if corrected:
+            return self.refit(chosen, order=order)
+        if order == 1:
+            moves = self._summed(chosen)
+            starts = [self._user(stage) for stage in self.fit.stages]
+            found = [start[None] + move for start, move in zip(starts, moves, strict=True)]
+        else:
+            found = self._predicted(chosen, order)
+        return self._shaped(found)
+
+    def refit(self, sets: Any = None, *, order: int = 1) -> Any:
+        """Exact parameters with each set left out: solved anew from the prediction, in batches.
+
+        Parameters and result as for `leave_out`.
+
+        Raises
+        ------
+        Unfinished
+            A set leaves a problem that has no solution: which set.
+        """
+        chosen = self._sets(sets)
+        starts = self._free_starts(chosen, order)
+        parts: list[list[Any]] = [[] for _ in self.fit.stages]
+        for first, last in self._batches(len(chosen)):
+            some = [start[first:last] for start in starts]
+            found = refitted(self.fit, self._hypers(chosen[first:last]), some, first)
+            for part, value in zip(parts, found, strict=True):
+                part.append(value)
+        return self._shaped([np.concatenate(part) for part in parts])
+
+    def cross_validate(
+        self,
+        folds: Any = None,
+        loss: Callable[..., Any] | None = None,
+        *,
+        exact: bool = False,
+        order: int = 1,
+        corrected: bool = False,
+    ) -> CrossValidation:
+        """Mean loss of observations that were left out.
+
+        Parameters
+        ----------
+        folds
+            Sets as for `leave_out`; their number for folds in the order of the data; leave-one-out
+            when not given.
+        loss
+            ``loss(theta, row)`` of an observation: its row of an additive problem's data, else its
+            number. The problem's own term when not given.
+        exact
+            Refit every fold, instead of predicting it.
+        order, corrected
+            As for `leave_out`.
+        """
+        chosen = folds_of.k_fold(self.count, folds) if isinstance(folds, int) else self._sets(folds)
+        held_out = self._loss(loss)
+        shown = functools.partial(self.refit, order=order)
+        if not exact:
+            shown = functools.partial(self.leave_out, order=order, corrected=corrected)
+        total, times = np.zeros(self.count), np.zeros(self.count)
+        per_fold = []
+        for first, last in self._batches(len(chosen)):
+            some = chosen[first:last]
+            theta = shown(some)
+            fold = np.repeat(np.arange(len(some)), [len(s) for s in some])
+            rows = np.concatenate(some)
+            values = held_out(theta, fold, rows)
+            np.add.at(total, rows, values)
+            np.add.at(times, rows, 1.0)
+            size = np.bincount(fold)
+            per_fold.append(np.bincount(fold, values) / size)
+        whole = jax.tree.map(lambda a: jnp.asarray(a)[None], self.fit.theta)
+        everyone = np.arange(self.count)
+        training = held_out(whole, np.zeros(self.count, int), everyone)
+        seen = times > 0
+        each = np.full(self.count, np.nan)
+        each[seen] = total[seen] / times[seen]
+        spread = np.std(each[seen], ddof=1) if np.sum(seen) > 1 else np.nan
+        return CrossValidation(
+            loss=float(np.mean(each[seen])),
+            standard_error=float(spread / np.sqrt(np.sum(seen))),
+            training=float(np.mean(training)),
+            per_observation=each,
+            per_fold=np.concatenate(per_fold),
+        )
+
+    def covariance(self, clusters: Any = None) -> Float[np.ndarray, "d d"]:
+        """The infinitesimal-jackknife (sandwich) covariance of the parameters.
+
+        ``sum_c u_c u_c'``, u_c the sum over a cluster's observations of ``w_n d theta / d w_n``,
+        which is ``A⁻¹ (sum_c s_c s_c') A⁻ᵀ``. No correction for few clusters.
+
+        Parameters
+        ----------
+        clusters
+            Label of each observation; each by itself when not given.
+
+        Returns
+        -------
+        array
+            In the order of ``ravel_pytree(theta)``; of a staged problem, of all stages.
+        """
+        rows = np.concatenate(self._influence, axis=1) * self.weight[:, None]
+        if clusters is not None:
+            if len(clusters) != self.count:
+                msg = f"{len(clusters)} cluster labels for {self.count} observations; give one each"
+                raise ValueError(msg)
+            _, number = np.unique(np.asarray(clusters), return_inverse=True)
+            summed = np.zeros((number.max() + 1, rows.shape[1]))
+            np.add.at(summed, number, rows)
+            rows = summed
+        return rows.T @ rows
+
+    def bootstrap(
+        self,
+        key: Array,
+        draws: int,
+        *,
+        kind: Literal["multinomial", "bayesian"] = "multinomial",
+        clusters: Any = None,
+    ) -> Any:
+        """Parameters at random weights, by the linear prediction: the infinitesimal bootstrap.
+
+        Parameters
+        ----------
+        key
+            Of the draws.
+        draws
+            How many.
+        kind
+            Weights of resampling with replacement, or Dirichlet ones (Rubin 1981).
+        clusters
+            Label of each observation: whole clusters are drawn.
+
+        Returns
+        -------
+        pytree
+            Like theta, each leaf with draws as first axis.
+        """
+        labels = np.arange(self.count) if clusters is None else np.asarray(clusters)
+        _, number = np.unique(labels, return_inverse=True)
+        size = int(number.max()) + 1
+        if kind == "multinomial":
+            drawn = jax.random.randint(key, (draws, size), 0, size)
+            weight = np.stack([np.bincount(row, minlength=size) for row in np.asarray(drawn)])
+        else:
+            raw = np.asarray(jax.random.exponential(key, (draws, size), dtype=float))
+            weight = size * raw / np.sum(raw, axis=1, keepdims=True)
+        change = (weight[:, number] - 1.0) * self.weight
+        starts = [self._user(stage) for stage in self.fit.stages]
+        return self._shaped(
+            [
+                start[None] + change @ rows
+                for start, rows in zip(starts, self._influence, strict=True)
+            ]
+        )
+
+    def jackknife_plus(
+        self,
+        predict: Callable[[Any, Any], Any],
+        inputs: Any,
+        seen: tuple[Any, Any],
+        *,
+        level: float = 0.9,
+        exact: bool = True,
+    ) -> Interval:
+        """Prediction intervals that hold without a model (jackknife+).
+
+        Barber, Candès, Ramdas & Tibshirani 2021 (Annals of Statistics 49:486, section 1.2): ends
+        are order statistics of ``predict(theta_{-n}, x) ∓ |y_n - predict(theta_{-n}, x_n)|``, and
+        cover a new response with probability at least ``2 level - 1``, in practice about level.
+
+        Parameters
+        ----------
+        predict
+            ``predict(theta, x)``, a number.
+        inputs
+            Pytree of new inputs, observations as first axis.
+        seen
+            Inputs and responses of the observations fitted.
+        level
+            Nominal coverage.
+        exact
+            Leave-one-out fits are exact, else predicted.
+        """
+        theta = self.refit() if exact else self.leave_out()
+        x, y = seen
+        own = np.asarray(jax.jit(jax.vmap(predict))(theta, x))
+        error = np.abs(np.asarray(y) - own)
+        each = jax.jit(lambda new: jax.vmap(lambda t: predict(t, new))(theta))
+        lower, upper = [], []
+        alpha = 1.0 - level
+        rank = int(np.ceil((1.0 - alpha) * (self.count + 1)))
+        for i in range(len(jax.tree.leaves(inputs)[0])):
+            value = np.asarray(each(jax.tree.map(lambda a, i=i: jnp.asarray(a)[i], inputs)))
+            if rank > self.count:
+                lower.append(-np.inf)
+                upper.append(np.inf)
+                continue
+            lower.append(-np.sort(error - value)[rank - 1])
+            upper.append(np.sort(value + error)[rank - 1])
+        return Interval(np.array(lower), np.array(upper))
+
+    def most_influential(
+        self, quantity: Callable[[Any], Any], change: Change = "sign", **options: Any
+    ) -> Influential:
+        """The smallest set of observations whose removal changes a conclusion.
+
+        Parameters and result as for `expressway.core.influential.most_influential`.
+        """
+        return most_influential(self, quantity, change, **options)
+
+    # What follows is how.
+
+    @functools.cached_property
+    def series(self) -> Callable[[int], Series]:
+        """The Taylor series of an order, made once."""
+        return functools.cache(functools.partial(taylor, self.fit))
+
+    @functools.cached_property
+    def _influence(self) -> list[Float[np.ndarray, "n d"]]:
+        """Of each stage, in the user's coordinates."""
+        rows = getattr(self.fit.problem, "rows", None)
+        if rows is not None:
+            return [
+                np.asarray(
+                    in_users(self.fit.stages[0], -solved_many(self.fit.stages[0], scores(self.fit)))
+                )
+            ]
+        parts: list[list[Any]] = [[] for _ in self.fit.stages]
+        size = self.fit.stages[0].system.hyper.size
+        for first, last in self._batches(self.count):
+            hot = np.zeros((last - first, size))
+            hot[np.arange(last - first), self.index[first:last]] = 1.0
+            for part, value in zip(parts, self.series(1).flat(jnp.asarray(hot)), strict=True):
+                part.append(np.asarray(value))
+        return [np.concatenate(part) for part in parts]
+
+    def _trees(self, rows: Sequence[Any]) -> list[Any]:
+        return [
+            jax.vmap(stage.system.constrained.tree)(jnp.asarray(a))
+            for stage, a in zip(self.fit.stages, rows, strict=True)
+        ]
+
+    def _shaped(self, rows: Sequence[Any]) -> Any:
+        parts = self._trees(rows)
+        return parts[0] if len(parts) == 1 else tuple(parts)
+
+    def _user(self, stage: Stage) -> Float[np.ndarray, "d"]:
+        system = stage.system
+        return np.asarray(system.constrained.vector(system.forward(jnp.asarray(stage.found.t))))
+
+    def _sets(self, sets: Any) -> list[Int[np.ndarray, "_"]]:
+        if sets is None:
+            return folds_of.leave_one_out(self.count)
+        return folds_of.checked(sets, self.count)
+
+    def _batches(self, count: int) -> Iterator[tuple[int, int]]:
+        """Sets of a batch: as many as fit in memory, of sizes that compile once."""
+        size = max(1, min(count, BATCH // self.fit.stages[0].system.hyper.size))
+        for first in range(0, count, size):
+            yield first, min(first + size, count)
+
+    def _hypers(self, sets: Sequence[Int[np.ndarray, "_"]]) -> Float[np.ndarray, "b p"]:
+        """Vectors of hyperparameters with each set's weights at zero."""
+        h = np.repeat(np.asarray(self.fit.stages[0].functions.h)[None], len(sets), axis=0)
+        for row, chosen in zip(h, sets, strict=True):
+            row[self.index[chosen]] = 0.0
+        return h
+
+    def _summed(self, sets: Sequence[Int[np.ndarray, "_"]]) -> list[Float[np.ndarray, "b d"]]:
+        """First-order change of each stage's parameters."""
+        size = np.array([len(s) for s in sets])
+        rows, first = np.concatenate(sets), np.concatenate([[0], np.cumsum(size)[:-1]])
+        moves = []
+        for influence in self._influence:
+            moved = -influence[rows] * self.weight[rows, None]
+            moves.append(moved if np.all(size == 1) else np.add.reduceat(moved, first))
+        return moves
+
+    def _predicted(self, sets: Sequence[Int[np.ndarray, "_"]], order: int) -> list[np.ndarray]:
+        """Predictions of a higher order."""
+        series = self.series(order)
+        h0 = np.asarray(self.fit.stages[0].functions.h)
+        parts: list[list[Any]] = [[] for _ in self.fit.stages]
+        for first, last in self._batches(len(sets)):
+            move = series.flat(jnp.asarray(self._hypers(sets[first:last]) - h0))
+            for part, value in zip(parts, move, strict=True):
+                part.append(np.asarray(value))
+        return [
+            self._user(stage)[None] + np.concatenate(part)
+            for stage, part in zip(self.fit.stages, parts, strict=True)
+        ]
+
+    def _free_starts(self, sets: Sequence[Int[np.ndarray, "_"]], order: int) -> list[np.ndarray]:
+        """Where refits start, unconstrained coordinates: the prediction if constraints allow it."""
+        free = all(stage.system.plain for stage in self.fit.stages)
+        if free:
+            theta = self.leave_out(sets, order)
+            theta = theta if isinstance(theta, tuple) and len(self.fit.stages) > 1 else (theta,)
+            vectors = []
+            for stage, part in zip(self.fit.stages, theta, strict=True):
+                vectors.append(np.asarray(jax.vmap(stage.system.theta.vector)(part)))
+            return vectors
+        return [np.repeat(np.asarray(s.found.t)[None], len(sets), 0) for s in self.fit.stages]
+
+    def _loss(self, loss: Callable[..., Any] | None) -> Callable[..., Float[np.ndarray, "m"]]:
+        """``loss(theta of folds, fold of each, row of each)``."""
+        rows = getattr(self.fit.problem, "rows", None)
+        data: Any = jnp.arange(self.count) if rows is None else rows.data
+        if loss is None:
+            if rows is None or not self.fit.stages[0].system.symmetric:
+                msg = "no loss is known of this problem; give loss=function of (theta, row)"
+                raise ValueError(msg)
+            hyper = self.fit.hyper.hyper
+            of_term = rows.term
+            loss = lambda theta, row: of_term(theta, hyper, row)  # noqa: E731
+        compiled = jax.jit(jax.vmap(loss))
+
+        def held_out(theta: Any, fold: np.ndarray, at: np.ndarray) -> np.ndarray:
+            taken = jax.tree.map(lambda a: jnp.asarray(a)[fold], theta)
+            found = np.asarray(compiled(taken, jax.tree.map(lambda a: a[at], data)))
+            if found.shape != (len(at),):
+                msg = f"the loss of one observation has shape {found.shape[1:]}, needed is a number"
+                raise ValueError(msg)
+            return found
+
+        return held_out
+
+
+def jackknife(fit: Solution, weights: str | None = None) -> Jackknife:
+    """What the weights of observations do to a solution.
+
+    Parameters
+    ----------
+    fit
+        A solution: of an additive problem, or of any whose hyperparameters hold weights.
+    weights
+        Field, or key, of the hyperparameters that holds the weights; not needed for an additive
+        problem, or where the hyperparameters are the weights.
+
+    Raises
+    ------
+    SingularJacobian
+        The solution has no derivative: along which direction.
+    ValueError
+        No weights are found.
+    """
+    return Jackknife(fit, weights)

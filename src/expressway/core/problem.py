@@ -1,0 +1,444 @@
+"""What is solved: objectives, estimating equations, sums over observations, stages; and solutions.
+
+A `Solution` knows the problem it solves and the inverse of its Jacobian there, and is what
+`implicit`, `taylor` and `jackknife` differentiate.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from expressway._errors import NotAnOptimum, Unfinished
+from expressway._types import Array, Float
+
+from . import newton
+from .functions import Functions, structure_of
+from .newton import Point
+from .solution import Solution, Stage, write
+from .system import System
+
+# Seconds between two points that are written to a checkpoint.
+EVERY = 20.0
+
+
+class Weighted(NamedTuple):
+    """Hyperparameters of a sum over observations."""
+
+    weight: Float[Array, "n"]
+    """How often each observation counts: 1."""
+    hyper: Any
+    """The others."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Observations of an additive problem, and what each adds.
+
+    ``term(theta, hyper, row)`` is called with one row of the data.
+    """
+
+    term: Callable[..., Any]
+    data: Any
+    penalty: Callable[..., Any] | None
+    count: int
+
+    def total(self, theta: Any, hyper: Weighted) -> Any:
+        """``sum_n weight_n term_n + penalty``."""
+        terms = jax.vmap(lambda row: self.term(theta, hyper.hyper, row))(self.data)
+        total = jax.tree.map(lambda a: jnp.tensordot(hyper.weight, a, 1), terms)
+        if self.penalty is None:
+            return total
+        return jax.tree.map(jnp.add, total, self.penalty(theta, hyper.hyper))
+
+
+def _rows(term: Callable[..., Any], data: Any, penalty: Callable[..., Any] | None) -> Rows:
+    data = jax.tree.map(jnp.asarray, data)
+    counts = {np.shape(leaf)[0] if np.shape(leaf) else 0 for leaf in jax.tree.leaves(data)}
+    if len(counts) != 1 or 0 in counts:
+        shapes = [np.shape(leaf) for leaf in jax.tree.leaves(data)]
+        msg = f"data have shapes {shapes}, needed is the same first axis of observations in all"
+        raise ValueError(msg)
+    return Rows(term, data, penalty, counts.pop())
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A function to minimise, ``fn(theta, hyper) -> scalar``, smooth in both.
+
+    Parameters
+    ----------
+    fn
+        Of any pytrees of numbers; all arithmetic is in doubles.
+    constraints
+        Pytree of bijectors (`expressway.constraints`), a prefix of theta: what is positive,
+        bounded, on the simplex, positive definite. It is solved and certified in unconstrained
+        coordinates; parameters, series and jackknife are in the user's.
+    """
+
+    fn: Callable[..., Any]
+    constraints: Any = None
+    rows: Rows | None = None
+
+    @classmethod
+    def additive(
+        cls,
+        term: Callable[..., Any],
+        data: Any,
+        penalty: Callable[..., Any] | None = None,
+        constraints: Any = None,
+    ) -> "Objective":
+        """The objective ``sum_n weight_n term(theta, hyper, row_n) + penalty(theta, hyper)``.
+
+        Parameters
+        ----------
+        term
+            What one observation adds, a scalar: a negative log-likelihood.
+        data
+            Pytree of arrays whose first axis is observations; ``row_n`` is entry n of each.
+        penalty
+            Prior or ridge, counted once and never weighted.
+        constraints
+            As for the class.
+        """
+        rows = _rows(term, data, penalty)
+        return cls(rows.total, constraints, rows)
+
+    def solve(self, theta0: Any, hyper0: Any = (), **options: Any) -> "Solution":
+        """The minimum that descent reaches from a start; options as for `solve`."""
+        return solve(self, theta0, hyper0, **options)
+
+    def at(self, theta: Any, hyper: Any = (), **options: Any) -> "Solution":
+        """A minimum found elsewhere; options as for `at`."""
+        return at(self, theta, hyper, **options)
+
+    def load(self, path: str | os.PathLike[str], theta: Any, hyper: Any = ()) -> "Solution":
+        """The solution that was saved; arguments as for `load`."""
+        return load(self, path, theta, hyper)
+
+
+@dataclass(frozen=True)
+class Equation:
+    """An equation to solve, ``fn(theta, hyper) = 0``, with a value for each entry of theta.
+
+    Parameters
+    ----------
+    fn
+        Returns a pytree like theta. Its Jacobian need not be symmetric, and is solved as such.
+    constraints
+        As for `Objective`.
+    """
+
+    fn: Callable[..., Any]
+    constraints: Any = None
+    rows: Rows | None = None
+
+    @classmethod
+    def additive(
+        cls,
+        score: Callable[..., Any],
+        data: Any,
+        penalty: Callable[..., Any] | None = None,
+        constraints: Any = None,
+    ) -> "Equation":
+        """The equation ``sum_n weight_n score(theta, hyper, row_n) + penalty(theta, hyper) = 0``.
+
+        Parameters are those of `Objective.additive`; score and penalty return pytrees like theta.
+        """
+        rows = _rows(score, data, penalty)
+        return cls(rows.total, constraints, rows)
+
+    def solve(self, theta0: Any, hyper0: Any = (), **options: Any) -> "Solution":
+        """The root that damped Newton steps reach from a start; options as for `solve`."""
+        return solve(self, theta0, hyper0, **options)
+
+    def at(self, theta: Any, hyper: Any = (), **options: Any) -> "Solution":
+        """A root found elsewhere; options as for `at`."""
+        return at(self, theta, hyper, **options)
+
+    def load(self, path: str | os.PathLike[str], theta: Any, hyper: Any = ()) -> "Solution":
+        """The solution that was saved; arguments as for `load`."""
+        return load(self, path, theta, hyper)
+
+
+class Staged:
+    """Problems in a row: the solution of one is data of the next.
+
+    Each stage is an `Objective` or `Equation` ``fn(theta_i, (hyper, theta_1, …, theta_{i-1}))``,
+    the first ``fn(theta_1, hyper)``. The Jacobian of all stages together is block-triangular; it is
+    never formed: derivatives go through the stages one after the other, and memory is that of the
+    largest stage.
+
+    Parameters
+    ----------
+    *stages
+        In the order in which they are solved. None of them additive: weights are a hyperparameter
+        that all may share.
+    """
+
+    def __init__(self, *stages: Objective | Equation) -> None:
+        if not stages or any(stage.rows is not None for stage in stages):
+            msg = "stages are objectives or equations of (theta, hyper), with weights in hyper"
+            raise ValueError(msg)
+        self.stages = stages
+
+    def solve(
+        self, theta0: Sequence[Any], hyper0: Any = (), structure: Any = None, **options: Any
+    ) -> "Solution":
+        """All stages solved; ``structure`` is one for each stage, or one for all."""
+        if len(theta0) != len(self.stages):
+            msg = f"{len(theta0)} starts for {len(self.stages)} stages; give one for each"
+            raise ValueError(msg)
+        kinds = structure if isinstance(structure, tuple | list) else [structure] * len(theta0)
+        thetas: list[Any] = []
+        stages: list[Stage] = []
+        for stage, start, kind in zip(self.stages, theta0, kinds, strict=True):
+            hyper = (hyper0, *thetas) if thetas else hyper0
+            fit = solve(stage, start, hyper, structure=kind, **options)
+            thetas.append(fit.theta)
+            stages += fit.stages
+        return Solution(self, hyper0, tuple(stages), staged=True)
+
+
+def _hyper(problem: Objective | Equation, hyper: Any) -> Any:
+    """Hyperparameters with the weights of observations."""
+    if problem.rows is None or isinstance(hyper, Weighted):
+        return hyper
+    return Weighted(jnp.ones(problem.rows.count), hyper)
+
+
+# Problems that were traced, by their functions and the shapes of what they are functions of.
+_traced: dict[Any, System] = {}
+KEPT = 32
+
+
+def _functions(
+    problem: Objective | Equation, theta: Any, hyper: Any, structure: str | None
+) -> Functions:
+    key = (id(problem.fn), id(problem), jax.tree.structure((theta, hyper)), _kinds((theta, hyper)))
+    if key not in _traced or _traced[key].owner is not problem:
+        symmetric = isinstance(problem, Objective)
+        system = System(problem.fn, theta, hyper, problem.constraints, symmetric=symmetric)
+        system.owner = problem
+        while len(_traced) >= KEPT:
+            del _traced[next(iter(_traced))]
+        _traced[key] = system
+    system = _traced[key]
+    return Functions(
+        system,
+        system.hyper.vector(hyper),
+        system.held,
+        structure_of(system, structure),
+    )
+
+
+def _kinds(tree: Any) -> tuple[Any, ...]:
+    """Shapes, and the values of what is not a number to differentiate in."""
+    kinds: list[Any] = []
+    for leaf in jax.tree.leaves(tree):
+        fixed = np.ndim(leaf) > 0 and not np.issubdtype(np.result_type(leaf), np.floating)
+        kinds.append((np.shape(leaf), np.asarray(leaf).tobytes() if fixed else None))
+    return tuple(kinds)
+
+
+def solve(
+    problem: Objective | Equation,
+    theta0: Any,
+    hyper0: Any = (),
+    *,
+    structure: str | None = None,
+    max_steps: int = newton.MOST,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> Solution:
+    """The solution of a problem, to a certificate.
+
+    Parameters
+    ----------
+    problem
+        Objective or equation.
+    theta0
+        Start, inside the constraints.
+    hyper0
+        Hyperparameters; of an additive problem without the weights, which are 1, or `Weighted`.
+    structure
+        "dense" forms the Jacobian (the default up to 3,000 parameters); "block" if it is block
+        diagonal, blocks counted by the first axis of every part of theta; "matrix-free" needs its
+        products only.
+    max_steps
+        Evaluations after which it is given up.
+    checkpoint
+        File to which the point reached is written on the way, and from which a solve that was
+        interrupted or unfinished goes on.
+
+    Returns
+    -------
+    Solution
+        With its certificate.
+
+    Raises
+    ------
+    Unfinished
+        No solution in so many steps; the error's ``point`` is where it was.
+    Saddle
+        The gradient vanished at a saddle.
+    ValueError
+        A shape is wrong, or a value not finite: where.
+    """
+    hyper0 = _hyper(problem, hyper0)
+    f = _functions(problem, theta0, hyper0, structure)
+    t0 = f.system.start(theta0)
+    _check_rows(problem, theta0, hyper0)
+    point = Point(np.asarray(t0), 0.0, 0, 0)
+    if checkpoint is not None and Path(checkpoint).exists():
+        point = _resumed(checkpoint, f)
+        max_steps += point.steps
+    written = [time.monotonic()]
+    last = [point]
+
+    def watch(at: Point) -> None:
+        last[0] = at
+        if checkpoint is not None and time.monotonic() - written[0] > EVERY:
+            _keep(checkpoint, at, f)
+            written[0] = time.monotonic()
+
+    search = newton.minimise if f.system.symmetric else newton.root
+    try:
+        found = search(f, point, max_steps, watch)
+    except (Unfinished, KeyboardInterrupt):
+        if checkpoint is not None:
+            _keep(checkpoint, last[0], f)
+        raise
+    fit = Solution(problem, hyper0, (Stage(f, found),))
+    if checkpoint is not None:
+        _keep(checkpoint, last[0]._replace(t=np.asarray(found.t)), f)
+    return fit
+
+
+def _keep(path: str | os.PathLike[str], point: Point, f: Functions) -> None:
+    write(path, {**point._asdict(), "h": np.asarray(f.h)})
+
+
+def _resumed(path: str | os.PathLike[str], f: Functions) -> Point:
+    with np.load(path) as file:
+        if "t" not in file:
+            msg = f"{path} is no checkpoint of a solve; name another file"
+            raise ValueError(msg)
+        t, h = file["t"], file["h"]
+        radius, steps, products = file["radius"], file["steps"], file["products"]
+    if t.shape != (f.system.theta.size,) or not np.array_equal(h, np.asarray(f.h)):
+        msg = (
+            f"{path} is of another problem or other hyperparameters ({t.size} parameters, here "
+            f"{f.system.theta.size}); name another file"
+        )
+        raise ValueError(msg)
+    return Point(t, float(radius), int(steps), int(products))
+
+
+def at(
+    problem: Objective | Equation,
+    theta: Any,
+    hyper: Any = (),
+    *,
+    structure: str | None = None,
+    tolerance: float = 1e-6,
+) -> Solution:
+    """A solution found elsewhere, certified.
+
+    Parameters
+    ----------
+    problem, hyper, structure
+        As for `solve`.
+    theta
+        The solution.
+    tolerance
+        Newton decrement (of an objective: of its square root of the objective's scale) up to which
+        a point is taken for a solution: derivatives are wrong by about as much.
+
+    Raises
+    ------
+    NotAnOptimum
+        It is none, with the gradient norm; `Saddle` where it is a saddle.
+    """
+    hyper = _hyper(problem, hyper)
+    f = _functions(problem, theta, hyper, structure)
+    t = f.system.start(theta)
+    found = newton.judged(f, t)
+    c = found.certificate
+    scale = max(1.0, abs(f.value(t))) ** 0.5 if f.system.symmetric else 1.0
+    if not c.decrement <= tolerance * scale and found.inverse is not None:
+        msg = (
+            f"not {'an optimum' if f.system.symmetric else 'a root'}: gradient norm "
+            f"{c.gradient_norm:.3g}, Newton decrement {c.decrement:.3g}; solve from there first "
+            "(problem.solve(theta, hyper))"
+        )
+        raise NotAnOptimum(msg)
+    return Solution(problem, hyper, (Stage(f, found),))
+
+
+def load(
+    problem: Objective | Equation, path: str | os.PathLike[str], theta: Any, hyper: Any = ()
+) -> Solution:
+    """The solution that `Solution.save` wrote, certified again.
+
+    Parameters
+    ----------
+    problem
+        What it is a solution of.
+    path
+        The file.
+    theta, hyper
+        Pytrees of the shapes that were solved: what the numbers mean.
+
+    Raises
+    ------
+    NotAnOptimum
+        The file's parameters do not solve this problem.
+    ValueError
+        The file does not hold parameters of these shapes.
+    """
+    hyper = _hyper(problem, hyper)
+    with np.load(path) as file:
+        if "0.t" not in file:
+            msg = f"{path} is no saved solution; name another file"
+            raise ValueError(msg)
+        t, h, structure = file["0.t"], file["0.h"], str(file["0.structure"])
+    f = _functions(problem, theta, hyper, structure)
+    if t.shape != (f.system.theta.size,) or h.shape != (f.system.hyper.size,):
+        msg = (
+            f"{path} holds {t.size} parameters and {h.size} hyperparameters, needed are "
+            f"{f.system.theta.size} and {f.system.hyper.size}: theta and hyper as they were solved"
+        )
+        raise ValueError(msg)
+    hyper = f.system.hyper.tree(jnp.asarray(h))
+    return at(problem, f.system.forward(jnp.asarray(t)), hyper, structure=structure)
+
+
+def _check_rows(problem: Objective | Equation, theta: Any, hyper: Any) -> None:
+    """Nothing, where every observation's term is finite at the start.
+
+    Raises
+    ------
+    ValueError
+        One is not: which.
+    """
+    rows = problem.rows
+    if rows is None:
+        return
+    if np.shape(hyper.weight) != (rows.count,):
+        msg = f"{np.shape(hyper.weight)} weights for {rows.count} observations; give one for each"
+        raise ValueError(msg)
+    terms = jax.jit(jax.vmap(lambda row: rows.term(theta, hyper.hyper, row)))(rows.data)
+    for leaf in jax.tree.leaves(terms):
+        wrong = ~np.all(np.isfinite(np.asarray(leaf).reshape(rows.count, -1)), axis=1)
+        if np.any(wrong):
+            msg = (
+                f"the term of observation {int(np.flatnonzero(wrong)[0])} is not finite at the "
+                f"start ({int(np.sum(wrong))} of {rows.count}); start elsewhere, or leave it out"
+            )
+            raise ValueError(msg)
