@@ -94,13 +94,13 @@ def minimise(f: Functions, point: Point, max_steps: int, watch: Callable[[Point]
     """
     t, radius = jnp.asarray(point.t), point.radius
     value, gradient = f.value(t), f.gradient(t)
+    finite(f, t, value, gradient)
     frame, since, refreshed = scaling(f, t), 0, point.steps
     products = point.products + columns(f)
     # Newton's step, or the gradient's length where it is not known.
     radius = radius or max(1.0, float(np.linalg.norm(frame.back(gradient))))
     step, decrement = point.steps, np.nan
     for step in range(point.steps, max_steps + 1):
-        finite(f, t, value, gradient)
         if since > MANY and refreshed != step:
             frame, since, refreshed = scaling(f, t), 0, step
             products += columns(f)
