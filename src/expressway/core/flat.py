@@ -111,7 +111,7 @@ class Flat:
 def _real(leaf: Any, label: str) -> tuple[tuple[int, ...], bool]:
     """Shape of a leaf, and whether it stays as it is."""
     try:
-        shape, kind = np.shape(leaf), np.result_type(leaf)
+        shape, kind = np.shape(leaf), jnp.result_type(leaf)
     except TypeError:
         shape, kind = (), None
     if kind is None or not (np.issubdtype(kind, np.number) or kind == np.bool_):

@@ -59,7 +59,7 @@ def by_group(labels: Iterable[Any]) -> list[Int[np.ndarray, "_"]]:
 
 
 def by_time(
-    times: Iterable[float], width: int = 1, among: Iterable[float] | None = None
+    times: Iterable[Any], width: int = 1, among: Iterable[Any] | None = None
 ) -> list[Int[np.ndarray, "_"]]:
     """Blocks of neighbouring time points, with all observations at them.
 

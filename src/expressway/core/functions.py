@@ -17,6 +17,8 @@ from .system import System
 Structure = Literal["dense", "block", "matrix-free"]
 # More parameters than this are solved without forming the Hessian, if nothing else is said.
 DENSE = 3000
+# So few parameters that Lanczos has no room.
+FEW = 10
 # A pivot below this share of the largest is rounding.
 ROUNDING = 1e-15
 
@@ -140,7 +142,7 @@ class Spectrum(NamedTuple):
 def eigenvalues(f: Functions, t: Any) -> Spectrum:
     """Of a Hessian; of one that is not formed a Ritz value, which is above the smallest."""
     size = len(t)
-    if f.structure == "dense":
+    if f.structure == "dense" or (f.structure == "matrix-free" and size <= FEW):
         matrix = f.matrix(t)
         values, vectors = scipy.linalg.eigh(matrix, subset_by_index=(0, 0))
         largest = float(np.max(np.sum(np.abs(matrix), axis=1)))  # at least the largest eigenvalue

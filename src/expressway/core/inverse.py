@@ -6,7 +6,7 @@ time of solving; the others do not look at them.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,11 @@ Product = Callable[[Any], Any]
 # Residual, relative to the right-hand side, at which iterations end: what derivatives lose by it is
 # of this size, and conjugate gradients stop falling soon below.
 RESIDUAL = 1e-13
+# Right-hand sides that are iterated together.
+TOGETHER = 64
 
 
+@runtime_checkable
 class Inverse(Protocol):
     """Solves with a matrix."""
 
@@ -105,6 +108,13 @@ class Krylov(NamedTuple):
     def transposed(self, product: Product, b: Any) -> Any:
         """X with ``A' x = b``."""
         return self.solve(product, b)
+
+
+def each_row(inverse: Any, product: Product, rows: Float[Array, "m d"]) -> Float[Array, "m d"]:
+    """``A⁻¹`` times each row: in one call where there is a factorisation of the whole."""
+    if isinstance(inverse, Cholesky | LU):
+        return inverse.solve(product, rows.T).T
+    return jax.lax.map(lambda b: inverse.solve(product, b), rows, batch_size=TOGETHER)
 
 
 def linear_solve(inverse: Any, product: Product, b: Any, *, symmetric: bool) -> Any:

@@ -339,7 +339,7 @@ class Jackknife:
         return functools.cache(functools.partial(taylor, self.fit))
 
     @functools.cached_property
-    def _influence(self) -> list[Float[np.ndarray, "n d"]]:
+    def _influence(self) -> list[Float[np.ndarray, "n _"]]:
         """Of each stage, in the user's coordinates."""
         rows = getattr(self.fit.problem, "rows", None)
         if rows is not None:
@@ -389,7 +389,7 @@ class Jackknife:
             row[self.index[chosen]] = 0.0
         return h
 
-    def _summed(self, sets: Sequence[Int[np.ndarray, "_"]]) -> list[Float[np.ndarray, "b d"]]:
+    def _summed(self, sets: Sequence[Int[np.ndarray, "_"]]) -> list[Float[np.ndarray, "b _"]]:
         """First-order change of each stage's parameters."""
         size = np.array([len(s) for s in sets])
         rows, first = np.concatenate(sets), np.concatenate([[0], np.cumsum(size)[:-1]])

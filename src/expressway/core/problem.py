@@ -242,7 +242,7 @@ def _kinds(tree: Any) -> tuple[Any, ...]:
     """Shapes, and the values of what is not a number to differentiate in."""
     kinds: list[Any] = []
     for leaf in jax.tree.leaves(tree):
-        fixed = np.ndim(leaf) > 0 and not np.issubdtype(np.result_type(leaf), np.floating)
+        fixed = np.ndim(leaf) > 0 and not np.issubdtype(jnp.result_type(leaf), np.floating)
         kinds.append((np.shape(leaf), np.asarray(leaf).tobytes() if fixed else None))
     return tuple(kinds)
 

@@ -17,6 +17,7 @@ import numpy as np
 from expressway._errors import Unfinished
 from expressway._types import Float
 
+from .inverse import each_row
 from .solution import Solution, Stage
 
 # The error that is left, relative to how far the solution moved; to its size, where rounding is.
@@ -29,9 +30,9 @@ SWEEPS = 60
 def refitted(
     fit: Solution,
     hypers: Float[np.ndarray, "b p"],
-    starts: Sequence[Float[np.ndarray, "b d"]],
+    starts: Sequence[Float[np.ndarray, "b _"]],
     number: int = 0,
-) -> list[Float[np.ndarray, "b d"]]:
+) -> list[Float[np.ndarray, "b _"]]:
     """Parameters of each stage (user's coordinates) at each row of hyperparameters.
 
     Parameters
@@ -115,9 +116,6 @@ def _sweep(stage: Stage) -> Any:
 
     def steps(t: Any, h: Any, held: Any) -> Any:
         g = jax.vmap(lambda t, h: system.raw(t, h, held))(t, h)
-        if hasattr(inverse, "lower") or hasattr(inverse, "factors"):
-            return -inverse.solve(None, g.T).T
-        product = functools.partial(system.push, t0, h0, held)
-        return -jax.vmap(lambda b: inverse.solve(product, b))(g)
+        return -each_row(inverse, functools.partial(system.push, t0, h0, held), g)
 
     return jax.jit(steps)

@@ -16,14 +16,14 @@ import functools
 import operator
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-Coefficient = Any  # an array, or None for zero
+from .nodes import Cell, Node, bilinear, bind, constant, fixed, linear, quotient, solve, zeros
+
 # Applied to all their floating-point arguments at once; the others (indices, masks) are constant.
 LINEAR = frozenset(
     [
@@ -61,61 +61,6 @@ TESTED = frozenset(
 )  # fmt: skip
 
 
-class Cell:
-    """Coefficients of one value of the program, found so far."""
-
-    def __init__(self, aval: Any, *, constant: bool = False) -> None:
-        self.aval, self.constant = aval, constant
-        self._found: list[Coefficient] = []
-        self._primed: _Primed | None = None
-
-    def at(self, k: int) -> Coefficient:
-        """Coefficient of order k; None where it is zero."""
-        return self._found[k] if k < len(self._found) else None
-
-    def set(self, k: int, value: Coefficient) -> None:
-        """Set coefficient k; a constant has the first only."""
-        if self.constant and k > 0:
-            return
-        if k == len(self._found):
-            self._found.append(value)
-        else:
-            self._found[k] = value
-
-    @property
-    def smooth(self) -> bool:
-        """Whether it can have derivatives: a floating-point number."""
-        return jnp.issubdtype(self.aval.dtype, jnp.inexact)
-
-    @property
-    def primed(self) -> "_Primed":
-        """Its derivative's cell, always the same one."""
-        self._primed = self._primed or _Primed(self)
-        return self._primed
-
-
-class _Primed(Cell):
-    """The derivative of a cell: coefficient k is ``(k + 1) v_{k+1}``."""
-
-    def __init__(self, of: Cell) -> None:
-        super().__init__(of.aval)
-        self._of = of
-
-    def at(self, k: int) -> Coefficient:
-        value = self._of.at(k + 1)
-        return None if value is None else (k + 1) * value
-
-
-class _Node(Protocol):
-    """One operation: coefficient k of its outputs from the coefficients of its inputs."""
-
-    level: int
-
-    def advance(self, k: int) -> None:
-        """Find coefficient k."""
-        ...
-
-
 class Tape:
     """A program on series.
 
@@ -138,7 +83,7 @@ class Tape:
             Cell(var.aval, constant=not free)
             for var, free in zip(program.jaxpr.invars, varying, strict=True)
         ]
-        self._nodes: list[_Node] = []
+        self._nodes: list[Node] = []
         self.outputs = builder.inline(program, self.inputs, self._nodes, 0)
 
     def advance(self, k: int) -> None:
@@ -151,18 +96,18 @@ class _Builder:
     """Nodes of a program, each made once for the same operation on the same cells."""
 
     def __init__(self) -> None:
-        self._known: dict[Any, tuple[_Node, list[Cell]]] = {}
+        self._known: dict[Any, tuple[Node, list[Cell]]] = {}
 
     def inline(
-        self, program: core.ClosedJaxpr, inputs: Sequence[Cell], nodes: list[_Node], level: int
+        self, program: core.ClosedJaxpr, inputs: Sequence[Cell], nodes: list[Node], level: int
     ) -> list[Cell]:
         """Cells of the outputs; the nodes that are needed are added to a list."""
         cells: dict[Any, Cell] = dict(zip(program.jaxpr.invars, inputs, strict=True))
         for var, value in zip(program.jaxpr.constvars, program.consts, strict=True):
-            cells[var] = _fixed(var.aval, value)
+            cells[var] = fixed(var.aval, value)
 
         def cell(atom: Any) -> Cell:
-            return _fixed(atom.aval, atom.val) if isinstance(atom, core.Literal) else cells[atom]
+            return fixed(atom.aval, atom.val) if isinstance(atom, core.Literal) else cells[atom]
 
         for eqn in _needed(program):
             given = [cell(atom) for atom in eqn.invars]
@@ -170,7 +115,7 @@ class _Builder:
                 cells[var] = out
         return [cell(atom) for atom in program.jaxpr.outvars]
 
-    def _apply(self, eqn: Any, given: list[Cell], nodes: list[_Node], level: int) -> list[Cell]:
+    def _apply(self, eqn: Any, given: list[Cell], nodes: list[Node], level: int) -> list[Cell]:
         name = eqn.primitive.name
         if name in CALLS:
             if name.startswith("custom_vjp"):
@@ -197,159 +142,75 @@ class _Builder:
         nodes.append(node)
         return outs
 
-    def _node(self, eqn: Any, given: list[Cell], outs: list[Cell], level: int) -> _Node:
+    def _node(self, eqn: Any, given: list[Cell], outs: list[Cell], level: int) -> "Node":
         name = eqn.primitive.name
+        node = Node(eqn, given, outs, level)
         if all(out.constant for out in outs):
-            return _Fixed(eqn, given, outs, level)
-        if name in LINEAR:
-            return _Linear(eqn, given, outs, level)
-        if name in BILINEAR:
-            return _Bilinear(eqn, given, outs, level)
-        if name == "div":
-            return _Quotient(eqn, given, outs, level)
-        if name == "custom_linear_solve":
-            return _Solve(self, eqn, given, outs, level)
-        if name in _FLOW:
-            return _Flow(eqn, given, outs, level)
-        if name not in TESTED:
-            _warn(f"{name} has no Taylor rule of its own: differentiated by its JVP rule, slowly")
-        return _Smooth(self, eqn, given, outs, level)
-
-
-class _Fixed:
-    """An operation on constants, or one whose result is not smooth: an index, a mask."""
-
-    def __init__(self, eqn: Any, given: list[Cell], outs: list[Cell], level: int) -> None:
-        self._eqn, self._given, self._outs, self.level = eqn, given, outs, level
-
-    def advance(self, k: int) -> None:
-        if k == 0:
-            # The first coefficient of a derivative may be zero.
-            given = [_zeros(c) if c.at(0) is None else c.at(0) for c in self._given]
-            _put(self._outs, 0, _bind(self._eqn, given))
-
-
-class _Linear(_Fixed):
-    """Linear in all smooth arguments together."""
-
-    def advance(self, k: int) -> None:
-        if k == 0:
-            return super().advance(0)
-        parts = [c.at(k) if c.smooth else c.at(0) for c in self._given]
-        if all(p is None for p, c in zip(parts, self._given, strict=True) if c.smooth):
-            return _put(self._outs, k, [None] * len(self._outs))
-        full = [_zeros(c) if p is None else p for p, c in zip(parts, self._given, strict=True)]
-        return _put(self._outs, k, _bind(self._eqn, full))
-
-
-class _Bilinear(_Fixed):
-    """``y_k = sum_i f(a_i, b_{k-i})``."""
-
-    def advance(self, k: int) -> None:
-        a, b = self._given
-        pairs = ((a.at(i), b.at(k - i)) for i in range(k + 1))
-        parts = [_bind(self._eqn, p)[0] for p in pairs if p[0] is not None and p[1] is not None]
-        self._outs[0].set(k, functools.reduce(operator.add, parts) if parts else None)
-
-
-class _Quotient(_Fixed):
-    """``q_k = (a_k - sum_{j>0} b_j q_{k-j}) / b_0``."""
-
-    def advance(self, k: int) -> None:
-        a, b = self._given
-        q = self._outs[0]
-        parts = [] if a.at(k) is None else [a.at(k)]
-        pairs = ((b.at(j), q.at(k - j)) for j in range(1, k + 1))
-        parts += [-(p[0] * p[1]) for p in pairs if p[0] is not None and p[1] is not None]
-        q.set(k, functools.reduce(operator.add, parts) / b.at(0) if parts else None)
-
-
-class _Smooth(_Fixed):
-    """``k y_k`` is coefficient k - 1 of ``df(x)[x']``, df the primitive's own JVP rule."""
-
-    def __init__(self, builder: _Builder, eqn: Any, given: Any, outs: Any, level: int) -> None:
-        super().__init__(eqn, given, outs, level)
-        self._builder = builder
-        self._nodes: list[_Node] = []
-        self._primed: list[Cell] | None = None
-
-    def advance(self, k: int) -> None:
-        if k == 0:
-            return super().advance(0)
-        if self._primed is None:
-            self._primed = self._derived()
-        for node in self._nodes:
-            node.advance(k - 1)
-        smooth = [out for out in self._outs if out.smooth]
-        for out, primed in zip(smooth, self._primed, strict=True):
-            value = primed.at(k - 1)
-            out.set(k, None if value is None else value / k)
-        return None
-
-    def _derived(self) -> list[Cell]:
-        given, eqn = self._given, self._eqn
-        free = [i for i, c in enumerate(given) if c.smooth and not c.constant]
-
-        def derivative(values: list[Any], moves: list[Any]) -> list[Any]:
-            def of_free(*some: Any) -> list[Any]:
-                full = list(values)
-                for i, value in zip(free, some, strict=True):
-                    full[i] = value
-                found = _bind(eqn, full)
-                return [y for y, out in zip(found, self._outs, strict=True) if out.smooth]
-
-            return jax.jvp(of_free, [values[i] for i in free], moves)[1]
-
-        shapes = [jax.ShapeDtypeStruct(c.aval.shape, c.aval.dtype) for c in given]
-        try:
-            program = jax.make_jaxpr(derivative)(shapes, [shapes[i] for i in free])
-        except (NotImplementedError, TypeError, ValueError) as error:
-            msg = f"{eqn.primitive.name} has no derivative: {str(error).splitlines()[0]}"
-            raise TypeError(msg) from error
-        inputs = [*given, *(given[i].primed for i in free)]
-        return self._builder.inline(program, inputs, self._nodes, self.level + 1)
-
-
-class _Solve(_Fixed):
-    """A linear solve ``A y = b``: ``y_k = A_0⁻¹ (b_k - [A y]_k)`` with y_k left out."""
-
-    def __init__(self, builder: _Builder, eqn: Any, given: Any, outs: Any, level: int) -> None:
-        super().__init__(eqn, given, outs, level)
-        count = eqn.params["const_lengths"].matvec
-        self._right = given[sum(eqn.params["const_lengths"]) :]
-        self._nodes: list[_Node] = []
-        matvec = eqn.params["jaxprs"].matvec
-        self._product = builder.inline(matvec, [*given[:count], *outs], self._nodes, level)
-
-    def advance(self, k: int) -> None:
-        if k == 0:
-            super().advance(0)
+            node.rule = constant
+        elif name in LINEAR:
+            node.rule = linear
+        elif name in BILINEAR:
+            node.rule = bilinear
+        elif name == "div":
+            node.rule = quotient
+        elif name == "custom_linear_solve":
+            count = eqn.params["const_lengths"].matvec
+            matvec = eqn.params["jaxprs"].matvec
+            node.inner = self.inline(matvec, [*given[:count], *outs], node.nodes, level)
+            node.rule = solve
+        elif name in _FLOW:
+            node.rule = _flow
         else:
-            _put(self._outs, k, [None] * len(self._outs))
-            for node in self._nodes:
-                node.advance(k)
-            rest = []
-            for b, p in zip(self._right, self._product, strict=True):
-                right = _zeros(b) if b.at(k) is None else b.at(k)
-                rest.append(right if p.at(k) is None else right - p.at(k))
-            first = [c.at(0) for c in self._given[: -len(self._right)]]
-            _put(self._outs, k, _bind(self._eqn, [*first, *rest]))
-        for node in self._nodes:
-            node.advance(k)
+            if name not in TESTED:
+                _warn(f"{name} has no Taylor rule of its own: differentiated by its JVP, slowly")
+            node.rule = functools.partial(_smooth, self)
+        return node
 
 
-class _Flow(_Fixed):
+def _smooth(builder: _Builder, node: Node, k: int) -> None:
+    """``k y_k`` is coefficient k - 1 of ``df(x)[x']``, df the primitive's own JVP rule."""
+    if node.inner is None:
+        node.inner = _derived(builder, node)
+    node.deeper(k - 1)
+    smooth = [out for out in node.outs if out.smooth]
+    for out, primed in zip(smooth, node.inner, strict=True):
+        value = primed.at(k - 1)
+        out.set(k, None if value is None else value / k)
+
+
+def _derived(builder: _Builder, node: Node) -> list[Cell]:
+    """Cells of the derivatives of a node's smooth outputs."""
+    given, eqn = node.given, node.eqn
+    free = [i for i, c in enumerate(given) if c.smooth and not c.constant]
+
+    def derivative(values: list[Any], moves: list[Any]) -> list[Any]:
+        def of_free(*some: Any) -> list[Any]:
+            full = list(values)
+            for i, value in zip(free, some, strict=True):
+                full[i] = value
+            found = bind(eqn, full)
+            return [y for y, out in zip(found, node.outs, strict=True) if out.smooth]
+
+        return jax.jvp(of_free, [values[i] for i in free], moves)[1]
+
+    shapes = [jax.ShapeDtypeStruct(c.aval.shape, c.aval.dtype) for c in given]
+    try:
+        program = jax.make_jaxpr(derivative)(shapes, [shapes[i] for i in free])
+    except (NotImplementedError, TypeError, ValueError) as error:
+        msg = f"{eqn.primitive.name} has no derivative: {str(error).splitlines()[0]}"
+        raise TypeError(msg) from error
+    inputs = [*given, *(given[i].primed for i in free)]
+    return builder.inline(program, inputs, node.nodes, node.level + 1)
+
+
+def _flow(node: Node, k: int) -> None:
     """A loop or branch: coefficients up to order k go through it together."""
-
-    def advance(self, k: int) -> None:
-        if k == 0:
-            return super().advance(0)
-        given = [
-            [_zeros(c) if c.at(j) is None else c.at(j) for j in range(k + 1 if c.smooth else 1)]
-            for c in self._given
-        ]
-        found = _FLOW[self._eqn.primitive.name](self._eqn, given)
-        return _put(self._outs, k, [series[k] if len(series) > k else None for series in found])
+    given = [
+        [zeros(c) if c.at(j) is None else c.at(j) for j in range(k + 1 if c.smooth else 1)]
+        for c in node.given
+    ]
+    found = _FLOW[node.eqn.primitive.name](node.eqn, given)
+    node.put(k, [series[k] if len(series) > k else None for series in found])
 
 
 def through(program: core.ClosedJaxpr, given: Sequence[list[Any]]) -> list[list[Any]]:
@@ -361,7 +222,7 @@ def through(program: core.ClosedJaxpr, given: Sequence[list[Any]]) -> list[list[
             cell.set(k, series[k] if k < len(series) else None)
         tape.advance(k)
     return [
-        [_zeros(c) if c.at(k) is None else c.at(k) for k in range(order + 1 if c.smooth else 1)]
+        [zeros(c) if c.at(k) is None else c.at(k) for k in range(order + 1 if c.smooth else 1)]
         for c in tape.outputs
     ]
 
@@ -401,29 +262,6 @@ _FLOW: dict[str, Callable[[Any, list[Any]], list[Any]]] = {
     "while": _while,
     "cond": _cond,
 }
-
-
-def _bind(eqn: Any, values: Sequence[Any]) -> list[Any]:
-    """The primitive's results, always a list."""
-    found = eqn.primitive.get_bind_params(eqn.params)
-    functions, params = found if isinstance(found, tuple) else ((), found)  # JAX < 0.10: a pair
-    found = eqn.primitive.bind(*functions, *values, **params)
-    return list(found) if eqn.primitive.multiple_results else [found]
-
-
-def _put(cells: Sequence[Cell], k: int, values: Sequence[Coefficient]) -> None:
-    for cell, value in zip(cells, values, strict=True):
-        cell.set(k, value)
-
-
-def _zeros(cell: Cell) -> jax.Array:
-    return jnp.zeros(cell.aval.shape, cell.aval.dtype)
-
-
-def _fixed(aval: Any, value: Any) -> Cell:
-    cell = Cell(aval, constant=True)
-    cell.set(0, value)
-    return cell
 
 
 def _needed(program: core.ClosedJaxpr) -> list[Any]:

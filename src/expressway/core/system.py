@@ -15,6 +15,7 @@ from expressway._types import Array, Float
 from .flat import Flat
 
 Vector = Float[Array, "d"]
+Hyper = Float[Array, "p"]
 # Columns of a Hessian that are computed together.
 COLUMNS = 256
 
@@ -52,7 +53,7 @@ class System:
         free = theta if constraints is None else _each(constraints, theta, "inverse")
         self.theta, self.hyper = Flat(free, "theta"), Flat(hyper, "hyper")
 
-        def flat(t: Vector, h: Vector) -> Any:
+        def flat(t: Vector, h: Hyper) -> Any:
             found = fn(self.forward(t), self.hyper.tree(h))
             return _scalar(found) if symmetric else self._like_theta(found)
 
@@ -93,14 +94,14 @@ class System:
             raise ValueError(msg)
         return t
 
-    def _value(self, t: Vector, h: Vector, c: Any) -> Any:
+    def _value(self, t: Vector, h: Hyper, c: Any) -> Any:
         return eval_jaxpr(self._bare, c, t, h)[0]
 
-    def raw(self, t: Vector, h: Vector, c: Any) -> Vector:
+    def raw(self, t: Vector, h: Hyper, c: Any) -> Vector:
         """The gradient or equation, not compiled: to be part of something larger."""
         return jax.grad(self._value)(t, h, c) if self.symmetric else self._value(t, h, c)
 
-    def push(self, t: Vector, h: Vector, c: Any, v: Vector) -> Vector:
+    def push(self, t: Vector, h: Hyper, c: Any, v: Vector) -> Vector:
         """The Jacobian in t times a vector: forward over reverse, not compiled."""
         return jax.jvp(lambda t: self.raw(t, h, c), (t,), (v,))[1]
 
@@ -125,7 +126,7 @@ class System:
     def jacobian(self) -> Callable[..., Float[Array, "d d"]]:
         """The Jacobian in t, formed from products with many vectors at once."""
 
-        def columns(t: Vector, h: Vector, c: Any) -> Any:
+        def columns(t: Vector, h: Hyper, c: Any) -> Any:
             push = functools.partial(self.push, t, h, c)
             whole = jnp.eye(self.theta.size)
             if self.theta.size <= COLUMNS:
@@ -139,7 +140,7 @@ class System:
         """Diagonal blocks of the Jacobian, if nothing is outside of them: b products."""
         index = self.theta.block_index()
 
-        def of(t: Vector, h: Vector, c: Any) -> Any:
+        def of(t: Vector, h: Hyper, c: Any) -> Any:
             one = jnp.zeros((index.shape[1], self.theta.size))
             for column in range(index.shape[1]):
                 one = one.at[column, index[:, column]].set(1.0)
@@ -152,7 +153,7 @@ class System:
     def cross(self) -> Callable[..., Vector]:
         """Derivative of the gradient along a direction in h."""
 
-        def along(t: Vector, h: Vector, c: Any, dh: Vector) -> Vector:
+        def along(t: Vector, h: Hyper, c: Any, dh: Hyper) -> Vector:
             return jax.jvp(lambda h: self.raw(t, h, c), (h,), (dh,))[1]
 
         return jax.jit(along)

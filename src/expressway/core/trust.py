@@ -132,7 +132,8 @@ def _search(system: System, root: Any, t: Any, h: Any, held: Any, gradient: Any,
         hd = product(s.direction)
         curvature = s.direction @ hd
         size = s.direction @ s.direction
-        negative = curvature <= 1e-14 * size
+        # In scaled coordinates curvature is of order one, and rounding below this.
+        negative = curvature <= (0.0 if isinstance(root, _Plain) else 1e-14) * size
         ahead = s.square / jnp.where(negative, 1.0, curvature)
         beyond = jnp.sum((s.z + ahead * s.direction) ** 2) >= radius**2
         out = negative | beyond

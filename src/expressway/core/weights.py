@@ -10,6 +10,7 @@ import numpy as np
 
 from expressway._types import Array, Float
 
+from .inverse import each_row
 from .problem import Weighted
 from .solution import Solution, Stage
 
@@ -43,10 +44,7 @@ def solved_many(stage: Stage, rows: Float[Array, "m d"]) -> Float[Array, "m d"]:
     """``A⁻¹`` times each row."""
     product = stage.functions.product
     t = jnp.asarray(stage.found.t)
-    one = functools.partial(stage.inverse.solve, functools.partial(product, t))
-    if hasattr(stage.inverse, "lower") or hasattr(stage.inverse, "factors"):
-        return one(jnp.asarray(rows).T).T
-    return jax.lax.map(one, jnp.asarray(rows), batch_size=64)
+    return each_row(stage.inverse, functools.partial(product, t), jnp.asarray(rows))
 
 
 def weights_of(fit: Solution, name: str | None) -> tuple[Any, Callable[[Any], Any]]:
