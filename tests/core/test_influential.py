@@ -67,14 +67,18 @@ def test_agrees_with_trying_all_sets(seed, change):
         assert "no set of at most 3" in found.reason
 
 
-def test_observations_that_mask_each_other():
+def masked():
     """Four outliers at one place hold the line: each alone, and all their scores, change little."""
     rng = np.random.default_rng(1)
     x = rng.normal(size=60)
     y = -0.3 * x + 0.3 * rng.normal(size=60)
     x[:4] = [6.0, 6.2, 6.1, 5.9]
     y[:4] = 3 + 0.05 * rng.normal(size=4)
-    jack = least_squares(np.column_stack([np.ones(60), x]), y)
+    return least_squares(np.column_stack([np.ones(60), x]), y)
+
+
+def test_observations_that_mask_each_other():
+    jack = masked()
     for method in ("recursive", "greedy"):
         found = jack.most_influential(lambda t: t[1], method=method)
         assert found.found
@@ -87,12 +91,11 @@ def test_observations_that_mask_each_other():
 
 def test_claims_of_first_order_scores_are_checked():
     rng = np.random.default_rng(3)
-    x, y = line(0, 30)
-    jack = least_squares(x, y)
-    first = jack.most_influential(lambda t: t[1], "sign", method="first-order", most=3)
+    first = masked().most_influential(lambda t: t[1], "sign", method="first-order", most=3)
     assert not first.found
     assert first.refits == 1
-    assert "add up" in first.reason or "refit says otherwise" in first.reason
+    assert "add up" in first.reason
+    x, _ = line(2, 30)
     strong = least_squares(x, 5 * x[:, 1] + 0.1 * rng.normal(size=30))
     none = strong.most_influential(lambda t: t[1], "sign")
     assert not none.found
