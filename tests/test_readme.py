@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import anndata
+import numpy as np
 import pandas as pd
 
 import expressway as ew
@@ -39,6 +40,27 @@ def test_screen():
     names = {"screen": screen, "ew": ew}
     exec(blocks()[1], names)
     assert names["each"].shape == (2, 200)
+
+
+def test_any_fit():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 2))
+    names = {"x": x, "y": x[:, 0] + rng.normal(size=30)}
+    (block,) = [block for block in blocks() if "ew.implicit" in block]
+    exec(block, names)
+    assert names["series"].order == 4
+
+
+def test_page_of_the_engine():
+    page = (README.parent / "docs" / "sensitivity.md").read_text(encoding="utf-8")
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, names)
+    assert names["series"].trust(names["stronger"]).trusted
+    predicted, exact = names["prediction"]["slope"], names["exact"].theta["slope"]
+    np.testing.assert_allclose(predicted, exact, atol=1e-5)
+    assert abs(names["quick"].loss - names["sure"].loss) < 0.01
+    assert names["found"].found
 
 
 def test_guide_to_sites():

@@ -17,6 +17,7 @@ import numpy as np
 from expressway._errors import Saddle, SingularJacobian, Unfinished
 from expressway._types import Array, Float
 
+from . import trust
 from .functions import (
     ROUNDING,
     Functions,
@@ -29,7 +30,7 @@ from .functions import (
     singular_values,
 )
 from .system import System
-from .trust import scaling, steihaug
+from .trust import NEGATIVE, scaling, spectral
 
 # Steps after which it is given up.
 MOST = 200
@@ -39,8 +40,6 @@ DONE = 1e-20
 STALLED = 1e-12
 # Newton's step, relative to the parameters, at an optimum; one at infinity is always a step away.
 SHORT = 1e-6
-# Below minus this share of the largest an eigenvalue is negative.
-NEGATIVE = 1e-9
 # Products of conjugate gradients since the Hessian was formed, after which it is formed anew.
 MANY = 8
 
@@ -92,7 +91,7 @@ def minimise(f: Functions, point: Point, max_steps: int, watch: Callable[[Point]
     Saddle
         The gradient vanishes where the Hessian has a negative eigenvalue.
     """
-    t, radius = jnp.asarray(point.t), point.radius
+    t, radius = np.asarray(point.t), point.radius
     value, gradient = f.value(t), f.gradient(t)
     finite(f, t, value, gradient)
     frame, since, refreshed = scaling(f, t), 0, point.steps
@@ -101,10 +100,10 @@ def minimise(f: Functions, point: Point, max_steps: int, watch: Callable[[Point]
     radius = radius or max(1.0, float(np.linalg.norm(frame.back(gradient))))
     step, decrement = point.steps, np.nan
     for step in range(point.steps, max_steps + 1):
-        if since > MANY and refreshed != step:
+        if refreshed != step and (since > MANY or spectral(f)):
             frame, since, refreshed = scaling(f, t), 0, step
             products += columns(f)
-        move = steihaug(f, frame, t, gradient, radius)
+        move = trust.step(f, frame, t, gradient, radius)
         products, since = products + int(move.products), since + int(move.products)
         decrement = float(move.decrement)
         tiny = decrement**2 <= DONE * max(1.0, abs(value))
@@ -114,7 +113,7 @@ def minimise(f: Functions, point: Point, max_steps: int, watch: Callable[[Point]
             return _polished(f, t, step, products)
         if step == max_steps:
             break
-        trial = t + move.step
+        trial = t + np.asarray(move.step)
         new_value, new_gradient = f.value(trial), f.gradient(trial)
         gain, expected = value - new_value, float(move.gain)
         # Below rounding of the objective its gradient tells whether a step was good.
@@ -201,11 +200,11 @@ def _polished(f: Functions, t: Any, steps: int, products: int) -> Found:
         nothing = Certificate(
             size, np.nan, spectrum.smallest, spectrum.largest, spectrum.kind, steps, products
         )
-        return Found(t, nothing, None, spectrum.direction)
+        return Found(jnp.asarray(t), nothing, None, spectrum.direction)
     for _ in range(3):
         step = applied(f, inverse, t, gradient)
         decrement = float(np.sqrt(max(gradient @ step, 0.0)))
-        trial = t - step
+        trial = np.asarray(t) - step
         new = f.gradient(trial)
         ahead = float(np.sqrt(max(new @ applied(f, inverse, t, new), 0.0)))
         if not ahead < 0.25 * decrement:
@@ -223,7 +222,7 @@ def _polished(f: Functions, t: Any, steps: int, products: int) -> Found:
         steps,
         products,
     )
-    return Found(t, certificate, inverse, spectrum.direction)
+    return Found(jnp.asarray(t), certificate, inverse, spectrum.direction)
 
 
 def _rooted(f: Functions, t: Any, steps: int, products: int, length: float) -> Found:
@@ -241,7 +240,7 @@ def _rooted(f: Functions, t: Any, steps: int, products: int, length: float) -> F
     )
     rounding = ROUNDING * len(residual) * spectrum.largest
     inverse = None if spectrum.smallest <= rounding else inverted(f, t)
-    return Found(t, certificate, inverse, spectrum.direction)
+    return Found(jnp.asarray(t), certificate, inverse, spectrum.direction)
 
 
 def judged(f: Functions, t: Any) -> Found:
@@ -265,7 +264,7 @@ def judged(f: Functions, t: Any) -> Found:
     certificate = Certificate(
         largest, decrement, spectrum.smallest, spectrum.largest, spectrum.kind, 0, columns(f)
     )
-    return Found(t, certificate, inverse, spectrum.direction)
+    return Found(jnp.asarray(t), certificate, inverse, spectrum.direction)
 
 
 def _judged(f: Functions, t: Any) -> tuple[Any, Spectrum]:

@@ -14,8 +14,13 @@ import scipy.linalg
 
 from expressway._types import Array, Float
 
-from .functions import Functions
+from .functions import ROUNDING, Functions
 from .system import System
+
+# Parameters up to which the Hessian is formed for every step.
+SMALL = 300
+# Below minus this share of the largest an eigenvalue is negative.
+NEGATIVE = 1e-9
 
 
 class _Whole(NamedTuple):
@@ -28,6 +33,20 @@ class _Whole(NamedTuple):
 
     def back(self, v: Any) -> Any:
         return self.r.T @ v
+
+
+class _Spectral(NamedTuple):
+    """``t = R z`` with the Hessian where the iterate is: in z it is a diagonal of ±1, or nearer 0.
+
+    The step in the trust region is then a matter of one number, and no function is compiled for it.
+    """
+
+    r: Float[np.ndarray, "d d"]
+    curve: Float[np.ndarray, "d"]
+    negative: bool
+
+    def back(self, v: Any) -> Any:
+        return self.r.T @ np.asarray(v)
 
 
 class _Parts(NamedTuple):
@@ -54,6 +73,11 @@ class _Plain(NamedTuple):
         return v
 
 
+def spectral(f: Functions) -> bool:
+    """Whether the Hessian is formed for every step: a small one costs less than it saves."""
+    return f.structure == "dense" and f.system.theta.size <= SMALL
+
+
 def scaling(f: Functions, t: Any) -> Any:
     """R with ``R R' = |H|⁻¹``: eigenvalues by their absolute values, small ones raised."""
     if f.structure == "matrix-free":
@@ -62,6 +86,13 @@ def scaling(f: Functions, t: Any) -> Any:
         values, vectors = np.linalg.eigh(f.blocks(t))
         return _Parts(jnp.asarray(_scaled(values, vectors)), f.system.theta.block_index())
     matrix = f.matrix(t)
+    if spectral(f):
+        values, vectors = np.linalg.eigh(matrix)
+        r = _scaled(values, vectors)
+        most = np.max(np.abs(values), initial=0.0)
+        # What is rounding has no curvature to divide by.
+        curve = np.where(np.abs(values) > ROUNDING * most, values * np.sum(r**2, axis=0), 1.0)
+        return _Spectral(r, curve, bool(values[0] < -NEGATIVE * most))
     try:
         lower = scipy.linalg.cholesky(matrix, lower=True)
         r = scipy.linalg.solve_triangular(lower, np.eye(len(lower)), lower=True).T
@@ -103,10 +134,41 @@ class _Search(NamedTuple):
     products: Any
 
 
-def steihaug(f: Functions, root: Any, t: Any, gradient: Any, radius: float) -> _Move:
-    """The step that conjugate gradients reach in the trust region."""
+def step(f: Functions, root: Any, t: Any, gradient: Any, radius: float) -> _Move:
+    """The step in the trust region: exact, or where conjugate gradients lead."""
+    if isinstance(root, _Spectral):
+        return _exact(root, gradient, radius)
     compiled = _compiled(f.system)
     return compiled(root, t, f.h, f.held, jnp.asarray(gradient), radius)
+
+
+def _exact(frame: _Spectral, gradient: np.ndarray, radius: float) -> _Move:
+    """``z = -b / (curve + mu)``: the least mu >= 0 that is inside and makes the model convex."""
+    b, curve = frame.back(gradient), frame.curve
+    lowest = float(np.min(curve))
+
+    def at(mu: float) -> np.ndarray:
+        below = curve + mu
+        return np.where(b == 0.0, 0.0, -b / np.where(below == 0.0, 1e-300, below))
+
+    inside = lowest > 0.0 and float(np.linalg.norm(at(0.0))) <= radius
+    mu = 0.0
+    if not inside:
+        low, high = max(0.0, -lowest), max(0.0, -lowest) + np.linalg.norm(b) / radius + 1e-12
+        for _ in range(60):
+            mu = 0.5 * (low + high)
+            low, high = (mu, high) if np.linalg.norm(at(mu)) > radius else (low, mu)
+        mu = high
+    z = at(mu)
+    return _Move(
+        step=frame.r @ z,
+        length=np.linalg.norm(z),
+        gain=-(b @ z + 0.5 * np.sum(curve * z**2)),
+        decrement=np.sqrt(max(-(b @ z), 0.0)),
+        negative=frame.negative,
+        boundary=not inside,
+        products=0,
+    )
 
 
 @functools.lru_cache(maxsize=64)
