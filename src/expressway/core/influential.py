@@ -21,10 +21,10 @@ from scipy import special
 from expressway._errors import Unfinished
 from expressway._types import Float, Int
 
+from .conclusion import Conclusion, Influential, Question, concluded, no_product
 from .functions import Functions
 from .implicit import refactored
-from .inverse import LU, linear_solve
-from .system import System
+from .inverse import LU
 
 if TYPE_CHECKING:
     from .jackknife import Jackknife
@@ -41,33 +41,6 @@ CHECKED = 5
 # Where the curvature of each observation is looked at: parameters, numbers of all of them together,
 # and observations of a problem that is not given row by row.
 SMALL, MEMORY, BY_JVP = 60, 2**26, 2000
-
-
-class Conclusion(NamedTuple):
-    """A quantity, its standard error, and their ratio."""
-
-    estimate: float
-    standard_error: float
-    statistic: float
-
-
-class Influential(NamedTuple):
-    """The smallest set found, or that none was."""
-
-    found: bool
-    observations: Int[np.ndarray, "k"]
-    """In the order in which they were chosen; where none was found, those that were tried last."""
-    before: Conclusion
-    after: Conclusion
-    """Of the refit without them."""
-    predicted: int
-    """How many observations first-order scores of the whole fit ask for; -1 if all do not do."""
-    method: str
-    """How the set was found: "first-order", "greedy" or "exhaustive"."""
-    smallest: bool
-    """Every smaller set was tried, by a Newton step without it (exact for least squares)."""
-    refits: int
-    reason: str
 
 
 def most_influential(
@@ -186,12 +159,10 @@ class _Search:
             and (rows is not None or jack.count <= BY_JVP)
         )
         self._index = jnp.asarray(jack.index)
-        concluded = functools.partial(
-            _conclusion, _Question(self.system, quantity, standard_error, self._index)
+        at = functools.partial(
+            concluded, Question(self.system, quantity, standard_error, self._index)
         )
-        self._concluded = jax.jit(
-            lambda t, h, held: concluded(self._inverse(t, h, held), t, h, held)
-        )
+        self._concluded = jax.jit(lambda t, h, held: at(self._inverse(t, h, held), t, h, held))
         self.start = _State((), jnp.asarray(self.stage.found.t), self.stage.functions.h, False)
         self.before = self.conclusion(self.start)
         sign = 1.0 if self.before.estimate >= 0 else -1.0
@@ -202,7 +173,7 @@ class _Search:
         def target(inverse: Any, t: Any, h: Any, held: Any) -> Any:
             if weight == 0.0:
                 return turn * sign * quantity(self.system.forward(t))
-            estimate, error = concluded(inverse, t, h, held)
+            estimate, error = at(inverse, t, h, held)
             return turn * (sign * estimate + weight * error)
 
         self._scored = jax.jit(functools.partial(self._of_each, target))
@@ -233,7 +204,7 @@ class _Search:
         whole, gone, curve = parts
         left = whole - jnp.sum(curve[at[1]], axis=0)
         inverse = LU(*jax.scipy.linalg.lu_factor(left))
-        moved = t + inverse.solve(_no_product, jnp.sum(gone[at[1]], axis=0))
+        moved = t + inverse.solve(no_product, jnp.sum(gone[at[1]], axis=0))
         return target(inverse, moved, h.at[self._index[at[0]]].set(0.0), held)
 
     def conclusion(self, state: _State) -> Conclusion:
@@ -440,49 +411,3 @@ class _Search:
             self.refits,
             reason,
         )
-
-
-class _Question(NamedTuple):
-    """What is asked of a solution."""
-
-    system: System
-    quantity: Callable[[Any], Any]
-    standard_error: str
-    index: Any
-
-
-def _conclusion(asked: _Question, inverse: Any, t: Any, h: Any, held: Any) -> tuple[Any, Any]:
-    """Estimate and standard error, differentiable in t and h.
-
-    With ``x = A⁻ᵀ dphi/dt``: sandwich ``sqrt(sum_n (w_n x' g_n)²)``, Hessian ``sqrt(dphi' x)``.
-    """
-    system, quantity, kind, index = asked
-    estimate, slope = jax.value_and_grad(lambda t: quantity(system.forward(t)))(t)
-
-    def transposed(v: Any) -> Any:
-        if system.symmetric:
-            return system.push(t, h, held, v)
-        return jax.vjp(lambda t: system.raw(t, h, held), t)[1](v)[0]
-
-    x = linear_solve(_Turned(inverse), transposed, slope, symmetric=system.symmetric)
-    if kind == "hessian":
-        return estimate, jnp.sqrt(slope @ x)
-    by_weight = jax.grad(lambda h: x @ system.raw(t, h, held))(h)
-    return estimate, jnp.sqrt(jnp.sum((h * by_weight)[index] ** 2))
-
-
-def _no_product(v: Any) -> Any:
-    """What a factorisation does not look at."""
-    return v
-
-
-class _Turned(NamedTuple):
-    """The inverse of the transpose."""
-
-    inverse: Any
-
-    def solve(self, product: Any, b: Any) -> Any:
-        return self.inverse.transposed(product, b)
-
-    def transposed(self, product: Any, b: Any) -> Any:
-        return self.inverse.solve(product, b)

@@ -9,7 +9,7 @@ counterpart: warm-started refits, many at a time.
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,37 +18,17 @@ import numpy as np
 from expressway._types import Array, Float, Int
 
 from . import folds as folds_of
+from .conclusion import Influential
 from .implicit import implicit
-from .influential import Change, Influential, most_influential
+from .influential import Change, most_influential
 from .refit import refitted
 from .solution import Solution, Stage
 from .taylor import Series, taylor
+from .validation import CrossValidation, Interval, cross_validate, jackknife_plus
 from .weights import in_users, scores, solved_many, weights_of
 
 # Numbers in one batch of hyperparameter vectors: 2^22 doubles are 32 megabytes.
 BATCH = 2**22
-
-
-class CrossValidation(NamedTuple):
-    """Held-out loss, and what lies behind it."""
-
-    loss: float
-    """Mean over observations that were left out; one left out more than once is averaged first."""
-    standard_error: float
-    """Standard deviation of the observations' losses over the root of their number."""
-    training: float
-    """Mean loss of all observations at the fit of all."""
-    per_observation: Float[np.ndarray, "n"]
-    """NaN for one that was never left out."""
-    per_fold: Float[np.ndarray, "f"]
-    """Mean over the observations of each fold."""
-
-
-class Interval(NamedTuple):
-    """Lower and upper ends of prediction intervals."""
-
-    lower: Float[np.ndarray, "m"]
-    upper: Float[np.ndarray, "m"]
 
 
 class Jackknife:
@@ -118,7 +98,7 @@ class Jackknife:
         pytree
             Like theta, each leaf with sets as first axis.
         """
-        chosen = self._sets(sets)
+        chosen = self.sets(sets)
         if corrected:
             return self.refit(chosen, order=order)
         if order == 1:
@@ -139,10 +119,10 @@ class Jackknife:
         Unfinished
             A set leaves a problem that has no solution: which set.
         """
-        chosen = self._sets(sets)
+        chosen = self.sets(sets)
         starts = self._free_starts(chosen, order)
         parts: list[list[Any]] = [[] for _ in self.fit.stages]
-        for first, last in self._batches(len(chosen)):
+        for first, last in self.batches(len(chosen)):
             some = [start[first:last] for start in starts]
             found = refitted(self.fit, self._hypers(chosen[first:last]), some, first)
             for part, value in zip(parts, found, strict=True):
@@ -150,60 +130,13 @@ class Jackknife:
         return self._shaped([np.concatenate(part) for part in parts])
 
     def cross_validate(
-        self,
-        folds: Any = None,
-        loss: Callable[..., Any] | None = None,
-        *,
-        exact: bool = False,
-        order: int = 1,
-        corrected: bool = False,
+        self, folds: Any = None, loss: Callable[..., Any] | None = None, **options: Any
     ) -> CrossValidation:
-        """Mean loss of observations that were left out.
+        """Mean loss of observations that were left out, predicted or (``exact=True``) refitted.
 
-        Parameters
-        ----------
-        folds
-            Sets as for `leave_out`; their number for folds in the order of the data; leave-one-out
-            when not given.
-        loss
-            ``loss(theta, row)`` of an observation: its row of an additive problem's data, else its
-            number. The problem's own term when not given.
-        exact
-            Refit every fold, instead of predicting it.
-        order, corrected
-            As for `leave_out`.
+        Parameters and result as for `expressway.core.validation.cross_validate`.
         """
-        chosen = folds_of.k_fold(self.count, folds) if isinstance(folds, int) else self._sets(folds)
-        held_out = self._loss(loss)
-        shown = functools.partial(self.refit, order=order)
-        if not exact:
-            shown = functools.partial(self.leave_out, order=order, corrected=corrected)
-        total, times = np.zeros(self.count), np.zeros(self.count)
-        per_fold = []
-        for first, last in self._batches(len(chosen)):
-            some = chosen[first:last]
-            theta = shown(some)
-            fold = np.repeat(np.arange(len(some)), [len(s) for s in some])
-            rows = np.concatenate(some)
-            values = held_out(theta, fold, rows)
-            np.add.at(total, rows, values)
-            np.add.at(times, rows, 1.0)
-            size = np.bincount(fold)
-            per_fold.append(np.bincount(fold, values) / size)
-        whole = jax.tree.map(lambda a: jnp.asarray(a)[None], self.fit.theta)
-        everyone = np.arange(self.count)
-        training = held_out(whole, np.zeros(self.count, int), everyone)
-        seen = times > 0
-        each = np.full(self.count, np.nan)
-        each[seen] = total[seen] / times[seen]
-        spread = np.std(each[seen], ddof=1) if np.sum(seen) > 1 else np.nan
-        return CrossValidation(
-            loss=float(np.mean(each[seen])),
-            standard_error=float(spread / np.sqrt(np.sum(seen))),
-            training=float(np.mean(training)),
-            per_observation=each,
-            per_fold=np.concatenate(per_fold),
-        )
+        return cross_validate(self, folds, loss, **options)
 
     def covariance(self, clusters: Any = None) -> Float[np.ndarray, "d d"]:
         """The infinitesimal-jackknife (sandwich) covariance of the parameters.
@@ -277,50 +210,13 @@ class Jackknife:
         )
 
     def jackknife_plus(
-        self,
-        predict: Callable[[Any, Any], Any],
-        inputs: Any,
-        seen: tuple[Any, Any],
-        *,
-        level: float = 0.9,
-        exact: bool = True,
+        self, predict: Callable[[Any, Any], Any], inputs: Any, seen: tuple[Any, Any], **options: Any
     ) -> Interval:
         """Prediction intervals that hold without a model (jackknife+).
 
-        Barber, Candès, Ramdas & Tibshirani 2021 (Annals of Statistics 49:486, section 1.2): ends
-        are order statistics of ``predict(theta_{-n}, x) ∓ |y_n - predict(theta_{-n}, x_n)|``, and
-        cover a new response with probability at least ``2 level - 1``, in practice about level.
-
-        Parameters
-        ----------
-        predict
-            ``predict(theta, x)``, a number.
-        inputs
-            Pytree of new inputs, observations as first axis.
-        seen
-            Inputs and responses of the observations fitted.
-        level
-            Nominal coverage.
-        exact
-            Leave-one-out fits are exact, else predicted.
+        Parameters and result as for `expressway.core.validation.jackknife_plus`.
         """
-        theta = self.refit() if exact else self.leave_out()
-        x, y = seen
-        own = np.asarray(jax.jit(jax.vmap(predict))(theta, x))
-        error = np.abs(np.asarray(y) - own)
-        each = jax.jit(lambda new: jax.vmap(lambda t: predict(t, new))(theta))
-        lower, upper = [], []
-        alpha = 1.0 - level
-        rank = int(np.ceil((1.0 - alpha) * (self.count + 1)))
-        for i in range(len(jax.tree.leaves(inputs)[0])):
-            value = np.asarray(each(jax.tree.map(lambda a, i=i: jnp.asarray(a)[i], inputs)))
-            if rank > self.count:
-                lower.append(-np.inf)
-                upper.append(np.inf)
-                continue
-            lower.append(-np.sort(error - value)[rank - 1])
-            upper.append(np.sort(value + error)[rank - 1])
-        return Interval(np.array(lower), np.array(upper))
+        return jackknife_plus(self, predict, inputs, seen, **options)
 
     def most_influential(
         self, quantity: Callable[[Any], Any], change: Change = "sign", **options: Any
@@ -350,7 +246,7 @@ class Jackknife:
             ]
         parts: list[list[Any]] = [[] for _ in self.fit.stages]
         size = self.fit.stages[0].system.hyper.size
-        for first, last in self._batches(self.count):
+        for first, last in self.batches(self.count):
             hot = np.zeros((last - first, size))
             hot[np.arange(last - first), self.index[first:last]] = 1.0
             for part, value in zip(parts, self.series(1).flat(jnp.asarray(hot)), strict=True):
@@ -371,12 +267,13 @@ class Jackknife:
         system = stage.system
         return np.asarray(system.constrained.vector(system.forward(jnp.asarray(stage.found.t))))
 
-    def _sets(self, sets: Any) -> list[Int[np.ndarray, "_"]]:
+    def sets(self, sets: Any) -> list[Int[np.ndarray, "_"]]:
+        """Sets as arrays of indices; each observation by itself when none are given."""
         if sets is None:
             return folds_of.leave_one_out(self.count)
         return folds_of.checked(sets, self.count)
 
-    def _batches(self, count: int) -> Iterator[tuple[int, int]]:
+    def batches(self, count: int) -> Iterator[tuple[int, int]]:
         """Sets of a batch: as many as fit in memory, of sizes that compile once."""
         size = max(1, min(count, BATCH // self.fit.stages[0].system.hyper.size))
         for first in range(0, count, size):
@@ -404,7 +301,7 @@ class Jackknife:
         series = self.series(order)
         h0 = np.asarray(self.fit.stages[0].functions.h)
         parts: list[list[Any]] = [[] for _ in self.fit.stages]
-        for first, last in self._batches(len(sets)):
+        for first, last in self.batches(len(sets)):
             move = series.flat(jnp.asarray(self._hypers(sets[first:last]) - h0))
             for part, value in zip(parts, move, strict=True):
                 part.append(np.asarray(value))
@@ -424,29 +321,6 @@ class Jackknife:
                 vectors.append(np.asarray(jax.vmap(stage.system.theta.vector)(part)))
             return vectors
         return [np.repeat(np.asarray(s.found.t)[None], len(sets), 0) for s in self.fit.stages]
-
-    def _loss(self, loss: Callable[..., Any] | None) -> Callable[..., Float[np.ndarray, "m"]]:
-        """``loss(theta of folds, fold of each, row of each)``."""
-        rows = getattr(self.fit.problem, "rows", None)
-        data: Any = jnp.arange(self.count) if rows is None else rows.data
-        if loss is None:
-            if rows is None or not self.fit.stages[0].system.symmetric:
-                msg = "no loss is known of this problem; give loss=function of (theta, row)"
-                raise ValueError(msg)
-            hyper = self.fit.hyper.hyper
-            of_term = rows.term
-            loss = lambda theta, row: of_term(theta, hyper, row)  # noqa: E731
-        compiled = jax.jit(jax.vmap(loss))
-
-        def held_out(theta: Any, fold: np.ndarray, at: np.ndarray) -> np.ndarray:
-            taken = jax.tree.map(lambda a: jnp.asarray(a)[fold], theta)
-            found = np.asarray(compiled(taken, jax.tree.map(lambda a: a[at], data)))
-            if found.shape != (len(at),):
-                msg = f"the loss of one observation has shape {found.shape[1:]}, needed is a number"
-                raise ValueError(msg)
-            return found
-
-        return held_out
 
 
 def jackknife(fit: Solution, weights: str | None = None) -> Jackknife:

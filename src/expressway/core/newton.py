@@ -19,7 +19,6 @@ from expressway._types import Array, Float
 
 from . import trust
 from .functions import (
-    ROUNDING,
     Functions,
     Spectrum,
     applied,
@@ -34,6 +33,8 @@ from .trust import NEGATIVE, scaling, spectral
 
 # Steps after which it is given up.
 MOST = 200
+# An eigenvalue or singular value below this share of the largest: derivatives would have no digits.
+SINGULAR = 1e-13
 # Squared Newton decrement, relative to the objective: the squared error of the next point.
 DONE = 1e-20
 # Where rounding stops the decrement above DONE, it must be below this; else the fit is unfinished.
@@ -238,7 +239,7 @@ def _rooted(f: Functions, t: Any, steps: int, products: int, length: float) -> F
         steps,
         products,
     )
-    rounding = ROUNDING * len(residual) * spectrum.largest
+    rounding = SINGULAR * spectrum.largest
     inverse = None if spectrum.smallest <= rounding else inverted(f, t)
     return Found(jnp.asarray(t), certificate, inverse, spectrum.direction)
 
@@ -276,7 +277,7 @@ def _judged(f: Functions, t: Any) -> tuple[Any, Spectrum]:
         An eigenvalue is negative.
     """
     spectrum = eigenvalues(f, t)
-    rounding = ROUNDING * len(spectrum.direction) * spectrum.largest
+    rounding = SINGULAR * spectrum.largest
     if spectrum.smallest < -max(NEGATIVE * spectrum.largest, rounding):
         msg = (
             f"a saddle: the gradient vanishes, but the Hessian has the {spectrum.kind} "

@@ -9,63 +9,25 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from expressway._errors import NotAnOptimum, Unfinished
-from expressway._types import Array, Float
 
 from . import newton
 from .functions import Functions, structure_of
 from .newton import Point
+from .rows import Rows as Rows
+from .rows import Weighted as Weighted
+from .rows import checked, rows_of
 from .solution import Solution, Stage, write
 from .system import System
 
 # Seconds between two points that are written to a checkpoint.
 EVERY = 20.0
-
-
-class Weighted(NamedTuple):
-    """Hyperparameters of a sum over observations."""
-
-    weight: Float[Array, "n"]
-    """How often each observation counts: 1."""
-    hyper: Any
-    """The others."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Observations of an additive problem, and what each adds.
-
-    ``term(theta, hyper, row)`` is called with one row of the data.
-    """
-
-    term: Callable[..., Any]
-    data: Any
-    penalty: Callable[..., Any] | None
-    count: int
-
-    def total(self, theta: Any, hyper: Weighted) -> Any:
-        """``sum_n weight_n term_n + penalty``."""
-        terms = jax.vmap(lambda row: self.term(theta, hyper.hyper, row))(self.data)
-        total = jax.tree.map(lambda a: jnp.tensordot(hyper.weight, a, 1), terms)
-        if self.penalty is None:
-            return total
-        return jax.tree.map(jnp.add, total, self.penalty(theta, hyper.hyper))
-
-
-def _rows(term: Callable[..., Any], data: Any, penalty: Callable[..., Any] | None) -> Rows:
-    data = jax.tree.map(jnp.asarray, data)
-    counts = {np.shape(leaf)[0] if np.shape(leaf) else 0 for leaf in jax.tree.leaves(data)}
-    if len(counts) != 1 or 0 in counts:
-        shapes = [np.shape(leaf) for leaf in jax.tree.leaves(data)]
-        msg = f"data have shapes {shapes}, needed is the same first axis of observations in all"
-        raise ValueError(msg)
-    return Rows(term, data, penalty, counts.pop())
 
 
 @dataclass(frozen=True)
@@ -107,7 +69,7 @@ class Objective:
         constraints
             As for the class.
         """
-        rows = _rows(term, data, penalty)
+        rows = rows_of(term, data, penalty)
         return cls(rows.total, constraints, rows)
 
     def solve(self, theta0: Any, hyper0: Any = (), **options: Any) -> "Solution":
@@ -151,7 +113,7 @@ class Equation:
 
         Parameters are those of `Objective.additive`; score and penalty return pytrees like theta.
         """
-        rows = _rows(score, data, penalty)
+        rows = rows_of(score, data, penalty)
         return cls(rows.total, constraints, rows)
 
     def solve(self, theta0: Any, hyper0: Any = (), **options: Any) -> "Solution":
@@ -293,7 +255,7 @@ def solve(
     hyper0 = _hyper(problem, hyper0)
     f = _functions(problem, theta0, hyper0, structure)
     t0 = f.system.start(theta0)
-    _check_rows(problem, theta0, hyper0)
+    checked(problem.rows, theta0, hyper0)
     point = Point(np.asarray(t0), 0.0, 0, 0)
     if checkpoint is not None and Path(checkpoint).exists():
         point = _resumed(checkpoint, f)
@@ -417,28 +379,3 @@ def load(
         raise ValueError(msg)
     hyper = f.system.hyper.tree(jnp.asarray(h))
     return at(problem, f.system.forward(jnp.asarray(t)), hyper, structure=structure)
-
-
-def _check_rows(problem: Objective | Equation, theta: Any, hyper: Any) -> None:
-    """Nothing, where every observation's term is finite at the start.
-
-    Raises
-    ------
-    ValueError
-        One is not: which.
-    """
-    rows = problem.rows
-    if rows is None:
-        return
-    if np.shape(hyper.weight) != (rows.count,):
-        msg = f"{np.shape(hyper.weight)} weights for {rows.count} observations; give one for each"
-        raise ValueError(msg)
-    terms = jax.jit(jax.vmap(lambda row: rows.term(theta, hyper.hyper, row)))(rows.data)
-    for leaf in jax.tree.leaves(terms):
-        wrong = ~np.all(np.isfinite(np.asarray(leaf).reshape(rows.count, -1)), axis=1)
-        if np.any(wrong):
-            msg = (
-                f"the term of observation {int(np.flatnonzero(wrong)[0])} is not finite at the "
-                f"start ({int(np.sum(wrong))} of {rows.count}); start elsewhere, or leave it out"
-            )
-            raise ValueError(msg)

@@ -154,7 +154,8 @@ def _exact(frame: _Spectral, gradient: np.ndarray, radius: float) -> _Move:
     inside = lowest > 0.0 and float(np.linalg.norm(at(0.0))) <= radius
     mu = 0.0
     if not inside:
-        low, high = max(0.0, -lowest), max(0.0, -lowest) + np.linalg.norm(b) / radius + 1e-12
+        low = max(0.0, -lowest)
+        high = low + float(np.linalg.norm(b)) / radius + 1e-12
         for _ in range(60):
             mu = 0.5 * (low + high)
             low, high = (mu, high) if np.linalg.norm(at(mu)) > radius else (low, mu)

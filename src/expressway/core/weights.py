@@ -11,7 +11,7 @@ import numpy as np
 from expressway._types import Array, Float
 
 from .inverse import each_row
-from .problem import Weighted
+from .rows import Weighted
 from .solution import Solution, Stage
 
 
