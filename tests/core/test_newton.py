@@ -113,6 +113,8 @@ def test_what_is_not_finite_is_named():
         Objective(lambda t, h: jnp.sum(jnp.log(t))).solve(jnp.zeros(2))
     with pytest.raises(ValueError, match=r"gradient of theta\[1\] is inf where that is 0"):
         Objective(lambda t, h: jnp.sum(jnp.sqrt(t))).solve(jnp.array([1.0, 0.0]))
+    with pytest.raises(ValueError, match="hyper is nan"):
+        Objective(logistic).solve(jnp.zeros(3), jnp.nan)
     with pytest.raises(ValueError, match="returned shapes"):
         Objective(lambda t, h: t).solve(jnp.zeros(2))
     with pytest.raises(ValueError, match="one equation for each of the 2"):
@@ -143,6 +145,15 @@ def test_saved_and_loaded(tmp_path):
         Objective(lambda t, h: logistic(t, 0.5)).load(tmp_path / "fit.npz", jnp.zeros(3))
     with pytest.raises(NotAnOptimum):
         Objective(lambda t, h: logistic(t, 2 * h)).load(tmp_path / "fit.npz", jnp.zeros(3), 1.0)
+
+
+def test_stages_are_saved_and_loaded(tmp_path):
+    staged = Staged(Objective(logistic), Objective(lambda t, h: jnp.sum((t - h[1] * h[0]) ** 2)))
+    fit = staged.solve((jnp.zeros(3), jnp.zeros(3)), 0.5)
+    fit.save(tmp_path / "fit.npz")
+    loaded = staged.load(tmp_path / "fit.npz", (jnp.zeros(3), jnp.zeros(3)), 1.0)
+    for one, other in zip(loaded.theta, fit.theta, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_an_unfinished_solve_goes_on_from_its_checkpoint(tmp_path):

@@ -90,8 +90,8 @@ def finite(f: Functions, t: Any, value: float, gradient: np.ndarray) -> None:
         raise ValueError(msg)
 
 
-def inverted(f: Functions, t: Any) -> Any:
-    """Factorisation at a point."""
+def inverted(f: Functions, t: Any, matrix: Float[np.ndarray, "d d"] | None = None) -> Any:
+    """Factorisation at a point, where a dense matrix may be at hand."""
     if f.structure == "matrix-free":
         return Conjugate() if f.system.symmetric else Krylov()
     if f.structure == "block":
@@ -101,7 +101,7 @@ def inverted(f: Functions, t: Any) -> Any:
         except np.linalg.LinAlgError:
             inverse = np.linalg.pinv(blocks)
         return Blocks(jnp.asarray(inverse), jnp.asarray(f.system.theta.block_index()))
-    matrix = f.matrix(t)
+    matrix = f.matrix(t) if matrix is None else matrix
     if f.system.symmetric:
         try:
             return Cholesky(jnp.asarray(scipy.linalg.cholesky(matrix, lower=True)))
@@ -119,6 +119,8 @@ def inverted(f: Functions, t: Any) -> Any:
 
 def applied(f: Functions, inverse: Inverse, t: Any, b: Any) -> Float[np.ndarray, "d"]:
     """``A⁻¹ b``."""
+    if isinstance(inverse, Cholesky):
+        return scipy.linalg.cho_solve((np.asarray(inverse.lower), True), np.asarray(b))
     return np.asarray(inverse.solve(functools.partial(f.product, t), jnp.asarray(b)))
 
 
@@ -139,11 +141,11 @@ class Spectrum(NamedTuple):
     kind: str
 
 
-def eigenvalues(f: Functions, t: Any) -> Spectrum:
+def eigenvalues(f: Functions, t: Any, matrix: Float[np.ndarray, "d d"] | None = None) -> Spectrum:
     """Of a Hessian; of one that is not formed a Ritz value, which is above the smallest."""
     size = len(t)
     if f.structure == "dense" or (f.structure == "matrix-free" and size <= FEW):
-        matrix = f.matrix(t)
+        matrix = f.matrix(t) if matrix is None else matrix
         values, vectors = scipy.linalg.eigh(matrix, subset_by_index=(0, 0))
         largest = float(np.max(np.sum(np.abs(matrix), axis=1)))  # at least the largest eigenvalue
         return Spectrum(float(values[0]), largest, vectors[:, 0], "eigenvalue")

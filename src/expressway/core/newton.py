@@ -39,6 +39,8 @@ SINGULAR = 1e-13
 DONE = 1e-20
 # Where rounding stops the decrement above DONE, it must be below this; else the fit is unfinished.
 STALLED = 1e-12
+# A step, relative to the parameters, below which the Hessian is that of before: 13 digits.
+SAME = 1e-13
 # Newton's step, relative to the parameters, at an optimum; one at infinity is always a step away.
 SHORT = 1e-6
 # Products of conjugate gradients since the Hessian was formed, after which it is formed anew.
@@ -56,6 +58,7 @@ class Certificate(NamedTuple):
     smallest: float
     """Smallest eigenvalue of the Hessian; of an equation's Jacobian the smallest singular value."""
     largest: float
+    """Of the same kind; of a dense Hessian a bound, its largest absolute row sum."""
     kind: str
     """What `smallest` is: "eigenvalue", "Ritz value" (an upper bound), or "singular value"."""
     steps: int
@@ -211,8 +214,9 @@ def _polished(f: Functions, t: Any, steps: int, products: int) -> Found:
         if not ahead < 0.25 * decrement:
             break
         t, gradient, steps = trial, new, steps + 1
-        inverse = inverted(f, t)
-        products += columns(f)
+        if float(np.linalg.norm(step)) > SAME * (1.0 + float(np.linalg.norm(t))):
+            inverse = inverted(f, t)
+            products += columns(f)
     decrement = float(np.sqrt(max(gradient @ applied(f, inverse, t, gradient), 0.0)))
     certificate = Certificate(
         float(np.max(np.abs(gradient), initial=0.0)),
@@ -276,7 +280,8 @@ def _judged(f: Functions, t: Any) -> tuple[Any, Spectrum]:
     Saddle
         An eigenvalue is negative.
     """
-    spectrum = eigenvalues(f, t)
+    matrix = f.matrix(t) if f.structure == "dense" else None
+    spectrum = eigenvalues(f, t, matrix)
     rounding = SINGULAR * spectrum.largest
     if spectrum.smallest < -max(NEGATIVE * spectrum.largest, rounding):
         msg = (
@@ -286,7 +291,7 @@ def _judged(f: Functions, t: Any) -> tuple[Any, Spectrum]:
         )
         raise Saddle(msg)
     singular = spectrum.smallest <= rounding
-    return (None if singular else inverted(f, t)), spectrum
+    return (None if singular else inverted(f, t, matrix)), spectrum
 
 
 def regular(found: Found, system: System) -> Any:

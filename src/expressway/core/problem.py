@@ -167,6 +167,20 @@ class Staged:
             stages += fit.stages
         return Solution(self, hyper0, tuple(stages), staged=True)
 
+    def load(
+        self, path: str | os.PathLike[str], theta: Sequence[Any], hyper: Any = ()
+    ) -> "Solution":
+        """The solution of all stages that was saved; arguments and errors as for `load`."""
+        thetas: list[Any] = []
+        stages: list[Stage] = []
+        for number, (stage, like) in enumerate(zip(self.stages, theta, strict=True)):
+            given = (hyper, *thetas) if thetas else hyper
+            fit = _loaded(stage, path, number, like, given)
+            hyper = hyper if number else fit.hyper
+            thetas.append(fit.theta)
+            stages += fit.stages
+        return Solution(self, hyper, tuple(stages), staged=True)
+
 
 def _hyper(problem: Objective | Equation, hyper: Any) -> Any:
     """Hyperparameters with the weights of observations."""
@@ -255,6 +269,11 @@ def solve(
     hyper0 = _hyper(problem, hyper0)
     f = _functions(problem, theta0, hyper0, structure)
     t0 = f.system.start(theta0)
+    wrong = np.flatnonzero(~np.isfinite(np.asarray(f.h)))
+    if len(wrong):
+        at_fault = f.system.hyper.label(int(wrong[0]))
+        msg = f"{at_fault} is {float(f.h[wrong[0]])}, needed is a finite number"
+        raise ValueError(msg)
     checked(problem.rows, theta0, hyper0)
     point = Point(np.asarray(t0), 0.0, 0, 0)
     if checkpoint is not None and Path(checkpoint).exists():
@@ -364,13 +383,24 @@ def load(
     ValueError
         The file does not hold parameters of these shapes.
     """
+    return _loaded(problem, path, 0, theta, hyper)
+
+
+def _loaded(
+    problem: Objective | Equation,
+    path: str | os.PathLike[str],
+    number: int,
+    theta: Any,
+    hyper: Any,
+) -> Solution:
+    """One stage of a file; the first has the hyperparameters of all."""
     hyper = _hyper(problem, hyper)
     with np.load(path) as file:
-        if "0.t" not in file:
-            msg = f"{path} is no saved solution; name another file"
+        if f"{number}.t" not in file:
+            msg = f"{path} is no saved solution of such a problem; name another file"
             raise ValueError(msg)
-        t, h, structure = file["0.t"], file["0.h"], str(file["0.structure"])
-    f = _functions(problem, theta, hyper, structure)
+        t, h, structure = (file[f"{number}.{name}"] for name in ("t", "h", "structure"))
+    f = _functions(problem, theta, hyper, str(structure))
     if t.shape != (f.system.theta.size,) or h.shape != (f.system.hyper.size,):
         msg = (
             f"{path} holds {t.size} parameters and {h.size} hyperparameters, needed are "
@@ -378,4 +408,4 @@ def load(
         )
         raise ValueError(msg)
     hyper = f.system.hyper.tree(jnp.asarray(h))
-    return at(problem, f.system.forward(jnp.asarray(t)), hyper, structure=structure)
+    return at(problem, f.system.forward(jnp.asarray(t)), hyper, structure=str(structure))
