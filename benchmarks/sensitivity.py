@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="of repeating a measurement")
     parser.add_argument("--observations", type=int, default=50_000, help="of cross-validation")
     parser.add_argument("--columns", type=int, default=100, help="of cross-validation")
-    parser.add_argument("--repeats", type=int, default=1, help="of exact cross-validation, warm")
+    parser.add_argument("--repeats", type=int, default=0, help="of exact cross-validation, warm")
     parser.add_argument("--regressions", type=int, nargs="+", default=[1000, 4000, 16_000])
     parser.add_argument("--quick", action="store_true", help=f"sizes and times: {QUICK}")
     parser.add_argument("--out", type=Path, help="folder to keep what was found in")
