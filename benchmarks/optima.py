@@ -68,15 +68,15 @@ def blog() -> dict[str, np.ndarray]:
     }
 
 
-def logistic(columns: int) -> dict[str, np.ndarray]:
+def logistic(columns: int, observations: int = OBSERVATIONS) -> dict[str, np.ndarray]:
     """Minimum of Σ w (log(1 + exp(x' theta)) - y x' theta) + penalty |theta|² / 2 at weights w = 1.
 
     Directions drop the first observation, and the first tenth of them.
     """
     random = np.random.default_rng(0)
-    x = random.normal(size=(OBSERVATIONS, columns)) / np.sqrt(columns)
+    x = random.normal(size=(observations, columns)) / np.sqrt(columns)
     truth = random.normal(size=columns)
-    y = (random.uniform(size=OBSERVATIONS) < _expit(x @ truth)).astype(float)
+    y = (random.uniform(size=observations) < _expit(x @ truth)).astype(float)
 
     def equation(theta: np.ndarray) -> np.ndarray:
         return x.T @ (_expit(x @ theta) - y) + PENALTY * theta
@@ -86,15 +86,15 @@ def logistic(columns: int) -> dict[str, np.ndarray]:
         return (x.T * (mu * (1 - mu))) @ x + PENALTY * np.eye(columns)
 
     theta = newton(equation, hessian, np.zeros(columns))
-    directions = np.zeros((2, OBSERVATIONS))
+    directions = np.zeros((2, observations))
     directions[0, 0] = -1
-    directions[1, : OBSERVATIONS // 10] = -1
+    directions[1, : observations // 10] = -1
     return {
         "x": x,
         "y": y,
         "penalty": np.array(PENALTY),
         "theta": theta,
-        "hyper": np.ones(OBSERVATIONS),
+        "hyper": np.ones(observations),
         "hessian": hessian(theta),
         "directions": directions,
     }
