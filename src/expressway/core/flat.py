@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from expressway._types import Array, Float
 
@@ -54,6 +55,8 @@ class Flat:
         if structure != self._structure:
             msg = f"{self.name} is {structure}, needed is {self._structure}, as when it was solved"
             raise ValueError(msg)
+        # A call of compiled code takes as long as flattening in JAX, operation by operation.
+        lib: Any = jnp if any(isinstance(leaf, Tracer) for leaf in leaves) else np
         parts = []
         for leaf, fixed, (label, shape, _) in zip(leaves, self._fixed, self._places, strict=True):
             if fixed is not None:
@@ -61,8 +64,8 @@ class Flat:
             if np.shape(leaf) != shape:
                 msg = f"{label} has shape {np.shape(leaf)}, needed is {shape}"
                 raise ValueError(msg)
-            parts.append(jnp.ravel(jnp.asarray(leaf, dtype=float)))
-        return jnp.concatenate(parts) if parts else jnp.zeros(0)
+            parts.append(lib.ravel(lib.asarray(leaf, dtype=float)))
+        return lib.concatenate(parts) if parts else lib.zeros(0)
 
     def tree(self, vector: Float[Array, "d"]) -> Any:
         """The pytree of a vector."""
@@ -70,6 +73,16 @@ class Flat:
         for fixed, (_, shape, count) in zip(self._fixed, self._places, strict=True):
             part = vector[first : first + count]
             leaves.append(jnp.reshape(part, shape) if fixed is None else fixed)
+            first += count
+        return jax.tree.unflatten(self._structure, leaves)
+
+    def trees(self, rows: Float[np.ndarray, "m d"]) -> Any:
+        """The pytree of many vectors: each leaf with them as first axis."""
+        leaves, first = [], 0
+        for fixed, (_, shape, count) in zip(self._fixed, self._places, strict=True):
+            part = rows[:, first : first + count].reshape(len(rows), *shape)
+            whole = part if fixed is None else np.broadcast_to(fixed, (len(rows), *shape))
+            leaves.append(jnp.asarray(whole))
             first += count
         return jax.tree.unflatten(self._structure, leaves)
 

@@ -47,13 +47,14 @@ class Functions(NamedTuple):
     held: Any
     structure: Structure
 
-    def value(self, t: Any) -> float:
-        """Objective."""
-        return float(self.system.value(t, self.h, self.held))
+    def both(self, t: Any) -> tuple[float, Float[np.ndarray, "d"]]:
+        """Objective and gradient; of an equation half its squared norm, and itself."""
+        value, gradient = self.system.both(t, self.h, self.held)
+        return float(value), np.asarray(gradient)
 
     def gradient(self, t: Any) -> Float[np.ndarray, "d"]:
-        """Gradient."""
-        return np.asarray(self.system.gradient(t, self.h, self.held))
+        """Gradient, or equation."""
+        return self.both(t)[1]
 
     def product(self, t: Any, v: Any) -> Any:
         """Jacobian times a vector."""

@@ -25,6 +25,7 @@ from .conclusion import Conclusion, Influential, Question, concluded, no_product
 from .functions import Functions
 from .implicit import refactored
 from .inverse import LU
+from .rows import score_of
 
 if TYPE_CHECKING:
     from .jackknife import Jackknife
@@ -152,7 +153,7 @@ class _Search:
             raise ValueError(msg)
         rows = getattr(jack.fit.problem, "rows", None)
         size = self.system.theta.size
-        self._row = None if rows is None else rows
+        self._row = rows
         self._leverage = (
             size <= SMALL
             and jack.count * size**2 <= MEMORY
@@ -163,7 +164,8 @@ class _Search:
             concluded, Question(self.system, quantity, standard_error, self._index)
         )
         self._concluded = jax.jit(lambda t, h, held: at(self._inverse(t, h, held), t, h, held))
-        self.start = _State((), jnp.asarray(self.stage.found.t), self.stage.functions.h, False)
+        h0 = jnp.asarray(self.stage.functions.h)
+        self.start = _State((), jnp.asarray(self.stage.found.t), h0, False)
         self.before = self.conclusion(self.start)
         sign = 1.0 if self.before.estimate >= 0 else -1.0
         self.sign, self.significant = sign, abs(self.before.statistic) > self.z
@@ -268,13 +270,7 @@ class _Search:
 
     @functools.cached_property
     def _by_row(self) -> Callable[..., Any]:
-        def score(t: Any, hyper: Any, row: Any) -> Any:
-            def term(t: Any) -> Any:
-                found = self._row.term(self.system.forward(t), hyper, row)  # pyright: ignore[reportOptionalMemberAccess]
-                return found if self.system.symmetric else self.system.constrained.vector(found)
-
-            return jax.grad(term)(t) if self.system.symmetric else term(t)
-
+        score = score_of(self.system, self.jack.fit.problem.rows)
         both = lambda t, hyper, row: (score(t, hyper, row), jax.jacfwd(score)(t, hyper, row))  # noqa: E731
         return jax.jit(jax.vmap(both, (None, None, 0)))
 

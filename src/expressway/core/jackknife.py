@@ -21,7 +21,7 @@ from . import folds as folds_of
 from .conclusion import Influential
 from .implicit import implicit
 from .influential import Change, most_influential
-from .refit import refitted
+from .refit import Left, refitted
 from .solution import Solution, Stage
 from .taylor import Series, taylor
 from .validation import CrossValidation, Interval, cross_validate, jackknife_plus
@@ -123,9 +123,9 @@ class Jackknife:
         starts = self._free_starts(chosen, order)
         parts: list[list[Any]] = [[] for _ in self.fit.stages]
         for first, last in self.batches(len(chosen)):
-            some = [start[first:last] for start in starts]
-            found = refitted(self.fit, self._hypers(chosen[first:last]), some, first)
-            for part, value in zip(parts, found, strict=True):
+            some, begin = chosen[first:last], [start[first:last] for start in starts]
+            left = Left(some, self.index, self.weight)
+            for part, value in zip(parts, refitted(self.fit, left, begin, first), strict=True):
                 part.append(value)
         return self._shaped([np.concatenate(part) for part in parts])
 
@@ -255,7 +255,7 @@ class Jackknife:
 
     def _trees(self, rows: Sequence[Any]) -> list[Any]:
         return [
-            jax.vmap(stage.system.constrained.tree)(jnp.asarray(a))
+            stage.system.constrained.trees(np.asarray(a))
             for stage, a in zip(self.fit.stages, rows, strict=True)
         ]
 
@@ -273,9 +273,11 @@ class Jackknife:
             return folds_of.leave_one_out(self.count)
         return folds_of.checked(sets, self.count)
 
-    def batches(self, count: int) -> Iterator[tuple[int, int]]:
-        """Sets of a batch: as many as fit in memory, of sizes that compile once."""
-        size = max(1, min(count, BATCH // self.fit.stages[0].system.hyper.size))
+    def batches(self, count: int, *, linear: bool = False) -> Iterator[tuple[int, int]]:
+        """Sets of a batch: as many as fit in memory, with their weights unless they are linear."""
+        systems = [stage.system for stage in self.fit.stages]
+        width = sum(s.theta.size for s in systems) + (0 if linear else systems[0].hyper.size)
+        size = max(1, min(count, BATCH // max(width, 1)))
         for first in range(0, count, size):
             yield first, min(first + size, count)
 

@@ -96,7 +96,7 @@ def minimise(f: Functions, point: Point, max_steps: int, watch: Callable[[Point]
         The gradient vanishes where the Hessian has a negative eigenvalue.
     """
     t, radius = np.asarray(point.t), point.radius
-    value, gradient = f.value(t), f.gradient(t)
+    value, gradient = f.both(t)
     finite(f, t, value, gradient)
     frame, since, refreshed = scaling(f, t), 0, point.steps
     products = point.products + columns(f)
@@ -118,7 +118,7 @@ def minimise(f: Functions, point: Point, max_steps: int, watch: Callable[[Point]
         if step == max_steps:
             break
         trial = t + np.asarray(move.step)
-        new_value, new_gradient = f.value(trial), f.gradient(trial)
+        new_value, new_gradient = f.both(trial)
         gain, expected = value - new_value, float(move.gain)
         # Below rounding of the objective its gradient tells whether a step was good.
         lost = 1e-13 * max(1.0, abs(value))

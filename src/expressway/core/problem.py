@@ -30,7 +30,7 @@ from .system import System
 EVERY = 20.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Objective:
     """A function to minimise, ``fn(theta, hyper) -> scalar``, smooth in both.
 
@@ -85,7 +85,7 @@ class Objective:
         return load(self, path, theta, hyper)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Equation:
     """An equation to solve, ``fn(theta, hyper) = 0``, with a value for each entry of theta.
 
@@ -274,7 +274,9 @@ def solve(
         at_fault = f.system.hyper.label(int(wrong[0]))
         msg = f"{at_fault} is {float(f.h[wrong[0]])}, needed is a finite number"
         raise ValueError(msg)
-    checked(problem.rows, theta0, hyper0)
+    value, gradient = f.both(t0)
+    if not (np.isfinite(value) and np.all(np.isfinite(gradient))):
+        checked(problem.rows, theta0, hyper0)
     point = Point(np.asarray(t0), 0.0, 0, 0)
     if checkpoint is not None and Path(checkpoint).exists():
         point = _resumed(checkpoint, f)
@@ -351,7 +353,7 @@ def at(
     t = f.system.start(theta)
     found = newton.judged(f, t)
     c = found.certificate
-    scale = max(1.0, abs(f.value(t))) ** 0.5 if f.system.symmetric else 1.0
+    scale = max(1.0, abs(f.both(t)[0])) ** 0.5 if f.system.symmetric else 1.0
     if not c.decrement <= tolerance * scale and found.inverse is not None:
         msg = (
             f"not {'an optimum' if f.system.symmetric else 'a root'}: gradient norm "

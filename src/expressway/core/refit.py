@@ -7,71 +7,105 @@ itself.
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from expressway._errors import Unfinished
-from expressway._types import Float
+from expressway._types import Array, Float, Int
 
 from .inverse import each_row
+from .rows import Rows, score_of
 from .solution import Solution, Stage
+from .system import System
 
 # The error that is left, relative to how far the solution moved; to its size, where rounding is.
-EXACT, ROUNDING = 1e-10, 4e-16
+EXACT, ROUNDING = 1e-9, 4e-16
 # A sweep that leaves more than this share of the step: on its own, Newton's method is faster.
 SLOW = 0.5
 SWEEPS = 60
+# Sets up to this share of the observations: their gradients are taken off that of all.
+FEW = 0.05
+
+
+class Left(NamedTuple):
+    """Sets of observations that are left out."""
+
+    sets: Sequence[Int[np.ndarray, "_"]]
+    place: Int[np.ndarray, "n"]
+    """Where the weights are in the vector of hyperparameters."""
+    weight: Float[np.ndarray, "n"]
+
+    def hypers(self, h: Float[Array, "p"], some: Int[np.ndarray, "k"]) -> Float[np.ndarray, "k p"]:
+        """Hyperparameters with the weights of some of the sets at zero."""
+        found = np.repeat(np.asarray(h)[None], len(some), axis=0)
+        for row, number in zip(found, some, strict=True):
+            row[self.place[self.sets[number]]] = 0.0
+        return found
 
 
 def refitted(
-    fit: Solution,
-    hypers: Float[np.ndarray, "b p"],
-    starts: Sequence[Float[np.ndarray, "b _"]],
-    number: int = 0,
+    fit: Solution, left: Left, starts: Sequence[Float[np.ndarray, "b _"]], number: int = 0
 ) -> list[Float[np.ndarray, "b _"]]:
-    """Parameters of each stage (user's coordinates) at each row of hyperparameters.
+    """Parameters of each stage (user's coordinates) without each set of observations.
 
     Parameters
     ----------
     fit
         The stored solution.
-    hypers, starts
-        Hyperparameters, and where each stage starts (unconstrained).
+    left, starts
+        What is left out, and where each stage starts (unconstrained).
     number
-        What the first row is called in a message.
+        What the first set is called in a message.
 
     Raises
     ------
     Unfinished
-        A row has no solution near: which.
+        Without a set there is no solution near: which.
     """
-    h, found = hypers, []
+    found: list[np.ndarray] = []
+    h0 = fit.stages[0].functions.h
     for stage, start in zip(fit.stages, starts, strict=True):
-        t = _solved(stage, h, start, number)
+
+        def hypers(some: Int[np.ndarray, "k"]) -> Float[np.ndarray, "k p"]:
+            return np.concatenate([left.hypers(h0, some), *(u[some] for u in found)], axis=1)
+
+        sweep = _sweep_of(fit, stage, left, hypers)
+        t = _solved(stage, sweep, hypers, start, number)
         system = stage.system
-        forward = jax.jit(jax.vmap(lambda t, s=system: s.constrained.vector(s.forward(t))))
-        user = np.asarray(t if system.plain else forward(jnp.asarray(t)))
-        found.append(user)
-        h = np.concatenate([h, user], axis=1)
+        found.append(t if system.plain else np.asarray(_forward(system)(t)))
     return found
 
 
-def _solved(stage: Stage, h: np.ndarray, start: np.ndarray, number: int) -> np.ndarray:
-    _system, held = stage.system, stage.functions.held
-    sweep = _sweep(stage)
-    t = np.array(start)
-    origin = np.asarray(stage.found.t)
+def _sweep_of(fit: Solution, stage: Stage, left: Left, hypers: Any) -> Callable[[Any, Any], Any]:
+    """``(t, which sets) -> steps``: by gradients at other weights, or less those of a few rows."""
+    rows = getattr(fit.problem, "rows", None)
+    longest = max(len(s) for s in left.sets)
+    if rows is None or longest > FEW * rows.count:
+        whole = _sweep(stage)
+        return lambda t, some: whole(t, hypers(some))
+    at, gone = np.zeros((len(left.sets), longest), int), np.zeros((len(left.sets), longest))
+    for i, chosen in enumerate(left.sets):
+        at[i, : len(chosen)], gone[i, : len(chosen)] = chosen, left.weight[chosen]
+    less = functools.partial(_without_rows(stage, rows), rows.data)
+    return lambda t, some: less(t, at[some], gone[some])
+
+
+def _solved(
+    stage: Stage, sweep: Any, hypers: Any, start: Float[np.ndarray, "b d"], number: int
+) -> Float[np.ndarray, "b d"]:
+    """Sweeps over all that has not arrived; alone, what contracts slowly."""
+    t, origin = np.array(start), np.asarray(stage.found.t)
     size = len(t)
     active, last = np.arange(size), np.full(size, np.inf)
     hard: list[int] = []
     for _ in range(SWEEPS):
         # One shape, whatever is left: nothing compiles twice.
         at = np.resize(active, size)
-        step = np.asarray(sweep(jnp.asarray(t[at]), jnp.asarray(h[at]), held))[: len(active)]
+        step = np.asarray(sweep(t[at], at))[: len(active)]
         length = np.linalg.norm(step, axis=1)
         share = length / last[active]
         good = np.isfinite(length) & (share < SLOW)
@@ -88,9 +122,8 @@ def _solved(stage: Stage, h: np.ndarray, start: np.ndarray, number: int) -> np.n
         active = active[good & ~done & ~(still & ~good)]
         if not len(active):
             break
-    hard += active.tolist()
-    for b in hard:
-        t[b] = _alone(stage, h[b], t[b], origin, number + b)
+    for b in [*hard, *active.tolist()]:
+        t[b] = _alone(stage, hypers(np.array([b]))[0], t[b], origin, number + b)
     return t
 
 
@@ -99,7 +132,7 @@ def _alone(
 ) -> np.ndarray:
     """One of them by the full solver, from where it is or from the stored solution."""
     f = stage.functions._replace(h=jnp.asarray(h))
-    good = np.all(np.isfinite(start)) and np.isfinite(f.value(jnp.asarray(start)))
+    good = np.all(np.isfinite(start)) and np.isfinite(f.both(start)[0])
     try:
         return np.asarray(stage.moved(h, start if good else origin).t)
     except Unfinished as error:
@@ -108,14 +141,51 @@ def _alone(
 
 
 @functools.lru_cache(maxsize=16)
+def _forward(system: System) -> Any:
+    """Unconstrained coordinates to the user's, of a batch."""
+    return jax.jit(jax.vmap(lambda t: system.constrained.vector(system.forward(t))))
+
+
+@functools.lru_cache(maxsize=16)
 def _sweep(stage: Stage) -> Any:
-    """``-A0⁻¹ G`` of a batch."""
+    """``-A0⁻¹ G`` of a batch, each with its own hyperparameters."""
     system = stage.system
-    t0, h0 = jnp.asarray(stage.found.t), stage.functions.h
-    inverse = stage.inverse
 
-    def steps(t: Any, h: Any, held: Any) -> Any:
+    def steps(held: Any, inverse: Any, product: Any, t: Any, h: Any) -> Any:
         g = jax.vmap(lambda t, h: system.raw(t, h, held))(t, h)
-        return -each_row(inverse, functools.partial(system.push, t0, h0, held), g)
+        return -each_row(inverse, _product(system, held, *product), g)
 
-    return jax.jit(steps)
+    return _with_arrays(stage, steps)
+
+
+@functools.lru_cache(maxsize=16)
+def _without_rows(stage: Stage, rows: Rows) -> Any:
+    """As `_sweep`, of a sum over observations: the gradient of all less those of a few.
+
+    Weights are shared by the batch then, and do not grow with it.
+    """
+    system = stage.system
+    term = score_of(system, rows)
+
+    def steps(held: Any, inverse: Any, point: Any, data: Any, t: Any, at: Any, gone: Any) -> Any:
+        hyper = system.hyper.tree(point[1]).hyper
+
+        def one(t: Any, at: Any, gone: Any) -> Any:
+            some = jax.tree.map(lambda a: a[at], data)
+            scores = jax.vmap(lambda row: term(t, hyper, row))(some)
+            return system.raw(t, point[1], held) - gone @ scores
+
+        g = jax.vmap(one)(t, at, gone)
+        return -each_row(inverse, _product(system, held, *point), g)
+
+    return _with_arrays(stage, steps)
+
+
+def _with_arrays(stage: Stage, steps: Any) -> Any:
+    """The compiled function, given the arrays of a stage."""
+    point = jnp.asarray(stage.found.t), stage.functions.h
+    return functools.partial(jax.jit(steps), stage.functions.held, stage.inverse, point)
+
+
+def _product(system: System, held: Any, t: Any, h: Any) -> Any:
+    return functools.partial(system.push, t, h, held)

@@ -10,6 +10,8 @@ import numpy as np
 
 from expressway._types import Array, Float
 
+from .system import System
+
 
 class Weighted(NamedTuple):
     """Hyperparameters of a sum over observations."""
@@ -20,7 +22,7 @@ class Weighted(NamedTuple):
     """The others."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """Observations of an additive problem, and what each adds.
 
@@ -50,6 +52,16 @@ def rows_of(term: Callable[..., Any], data: Any, penalty: Callable[..., Any] | N
         msg = f"data have shapes {shapes}, needed is the same first axis of observations in all"
         raise ValueError(msg)
     return Rows(term, data, penalty, counts.pop())
+
+
+def score_of(system: System, rows: Rows) -> Callable[..., Any]:
+    """``score(t, hyper, row)``: one observation's part of the gradient or equation."""
+
+    def term(t: Any, hyper: Any, row: Any) -> Any:
+        found = rows.term(system.forward(t), hyper, row)
+        return found if system.symmetric else system.constrained.vector(found)
+
+    return jax.grad(term) if system.symmetric else term
 
 
 def checked(rows: Rows | None, theta: Any, hyper: Any) -> None:

@@ -106,16 +106,16 @@ class System:
         return jax.jvp(lambda t: self.raw(t, h, c), (t,), (v,))[1]
 
     @functools.cached_property
-    def value(self) -> Callable[..., Any]:
-        """Objective; half the squared norm of an equation."""
+    def both(self) -> Callable[..., tuple[Any, Vector]]:
+        """Objective and its gradient; half the squared norm of an equation, and the equation."""
         if self.symmetric:
-            return jax.jit(self._value)
-        return jax.jit(lambda t, h, c: 0.5 * jnp.sum(self._value(t, h, c) ** 2))
+            return jax.jit(jax.value_and_grad(self._value))
 
-    @functools.cached_property
-    def gradient(self) -> Callable[..., Vector]:
-        """Gradient of the objective, or the equation."""
-        return jax.jit(self.raw)
+        def equation(t: Vector, h: Hyper, c: Any) -> tuple[Any, Vector]:
+            found = self._value(t, h, c)
+            return 0.5 * jnp.sum(found**2), found
+
+        return jax.jit(equation)
 
     @functools.cached_property
     def product(self) -> Callable[..., Vector]:

@@ -24,6 +24,7 @@ from .implicit import implicit, refactored
 from .inverse import LU, Blocks, Cholesky
 from .series import Tape
 from .solution import Solution, Stage
+from .system import System
 
 # Terms that fall more slowly than by this from one to the next: the series may not converge.
 RATIO = 0.7
@@ -181,18 +182,12 @@ class Series:
     def flat(self) -> Callable[[Any], Any]:
         """Sums of terms of a batch of directions, vectors in and a vector for each stage out."""
         arrays = tuple(_Arrays(*_arrays(stage)) for stage in self.fit.stages)
-
-        def move(arrays: Any, delta: Any) -> Any:
-            _, user = coefficients(self.fit.stages, arrays, self.order, delta)
-            return [functools.reduce(jnp.add, series[1:]) for series in user]
-
-        return functools.partial(jax.jit(jax.vmap(move, in_axes=(None, 0))), arrays)
+        return functools.partial(_moves(_systems(self.fit), self.order), arrays)
 
     @functools.cached_property
     def _compiled(self) -> Callable[[Any], Any]:
         arrays = tuple(_Arrays(*_arrays(stage)) for stage in self.fit.stages)
-        compiled = jax.jit(functools.partial(_in_theta, self.fit, self.order))
-        return functools.partial(compiled, arrays)
+        return functools.partial(_terms(_systems(self.fit), self.order, self.fit.staged), arrays)
 
 
 def taylor(fit: Solution, order: int = 3) -> Series:
@@ -226,20 +221,20 @@ def _arrays(stage: Stage) -> tuple[Any, ...]:
 
 
 def coefficients(
-    stages: tuple[Stage, ...], arrays: tuple[_Arrays, ...], order: int, delta: Float[Array, "p"]
+    systems: tuple[System, ...], arrays: tuple[_Arrays, ...], order: int, delta: Float[Array, "p"]
 ) -> tuple[list[Any], list[Any]]:
     """Coefficients 0 … order of each stage's parameters, unconstrained and as the user's vector."""
     tapes, forwards = [], []
-    for stage, a in zip(stages, arrays, strict=True):
-        tape = Tape(stage.system.program, [True, True] + [False] * len(a.held))
+    for system, a in zip(systems, arrays, strict=True):
+        tape = Tape(system.program, [True, True] + [False] * len(a.held))
         for cell, value in zip(tape.inputs[2:], a.held, strict=True):
             cell.set(0, value)
         tapes.append(tape)
-        forwards.append(Tape(_forward(stage), [True]))
-    free: list[list[Any]] = [[] for _ in stages]
-    user: list[list[Any]] = [[] for _ in stages]
+        forwards.append(Tape(_forward(system), [True]))
+    free: list[list[Any]] = [[] for _ in systems]
+    user: list[list[Any]] = [[] for _ in systems]
     for k in range(order + 1):
-        for i, (stage, a) in enumerate(zip(stages, arrays, strict=True)):
+        for i, (system, a) in enumerate(zip(systems, arrays, strict=True)):
             tape, forward = tapes[i], forwards[i]
             own = {0: arrays[0].h, 1: delta}.get(k)
             tape.inputs[1].set(k, own if i == 0 else _joined(own, delta, [u[k] for u in user[:i]]))
@@ -249,7 +244,7 @@ def coefficients(
                 tape.inputs[0].set(k, None)
                 tape.advance(k)
                 right = tape.outputs[0].at(k)
-                product = functools.partial(stage.system.push, a.t, a.h, a.held)
+                product = functools.partial(system.push, a.t, a.h, a.held)
                 none = jnp.zeros_like(a.t)
                 value = none if right is None else -a.inverse.solve(product, right)
             tape.inputs[0].set(k, value)
@@ -269,21 +264,43 @@ def _joined(own: Any, like: Any, thetas: list[Any]) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
-def _forward(stage: Stage) -> Any:
+def _forward(system: System) -> Any:
     """The map from unconstrained coordinates to the user's vector, as a jaxpr."""
-    system = stage.system
     shape = jax.ShapeDtypeStruct((system.theta.size,), float)
     return jax.make_jaxpr(lambda t: system.constrained.vector(system.forward(t)))(shape)
 
 
-def _in_theta(fit: Solution, order: int, arrays: Any, delta: Any) -> Any:
+def _systems(fit: Solution) -> tuple[System, ...]:
+    return tuple(stage.system for stage in fit.stages)
+
+
+# Compiled once for the systems, whichever solution of theirs is differentiated.
+
+
+@functools.lru_cache(maxsize=64)
+def _terms(systems: tuple[System, ...], order: int, staged: bool) -> Callable[..., Any]:
     """Terms 1 … order as pytrees."""
-    _, user = coefficients(fit.stages, arrays, order, delta)
-    parts = tuple(
-        jax.vmap(stage.system.constrained.tree)(jnp.stack(series[1:]))
-        for stage, series in zip(fit.stages, user, strict=True)
-    )
-    return parts if fit.staged else parts[0]
+
+    def terms(arrays: Any, delta: Any) -> Any:
+        _, user = coefficients(systems, arrays, order, delta)
+        parts = tuple(
+            jax.vmap(system.constrained.tree)(jnp.stack(series[1:]))
+            for system, series in zip(systems, user, strict=True)
+        )
+        return parts if staged else parts[0]
+
+    return jax.jit(terms)
+
+
+@functools.lru_cache(maxsize=64)
+def _moves(systems: tuple[System, ...], order: int) -> Callable[..., Any]:
+    """Sums of terms of a batch of directions."""
+
+    def move(arrays: Any, delta: Any) -> Any:
+        _, user = coefficients(systems, arrays, order, delta)
+        return [functools.reduce(jnp.add, series[1:]) for series in user]
+
+    return jax.jit(jax.vmap(move, in_axes=(None, 0)))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -291,7 +308,7 @@ def _trust(series: Series, delta: Any, h1: Any) -> Any:
     """Ratio of terms, smallest singular value, remaining distance: the worst of all stages."""
     fit = series.fit
     arrays = tuple(_Arrays(*_arrays(stage)) for stage in fit.stages)
-    free, user = coefficients(fit.stages, arrays, series.order, delta)
+    free, user = coefficients(_systems(fit), arrays, series.order, delta)
     found = []
     for i, (stage, a) in enumerate(zip(fit.stages, arrays, strict=True)):
         terms = jnp.stack(free[i][1:])

@@ -11,6 +11,7 @@ import numpy as np
 from expressway._types import Float
 
 from . import folds as folds_of
+from .solution import Solution
 
 if TYPE_CHECKING:
     from .jackknife import Jackknife
@@ -71,7 +72,8 @@ def cross_validate(
         shown = functools.partial(jack.leave_out, order=order, corrected=corrected)
     total, times = np.zeros(jack.count), np.zeros(jack.count)
     per_fold = []
-    for first, last in jack.batches(len(chosen)):
+    linear = not exact and order == 1 and not corrected
+    for first, last in jack.batches(len(chosen), linear=linear):
         some = chosen[first:last]
         theta = shown(some)
         fold = np.repeat(np.arange(len(some)), [len(s) for s in some])
@@ -146,6 +148,17 @@ def jackknife_plus(
     return Interval(np.array(lower), np.array(upper))
 
 
+@functools.lru_cache(maxsize=16)
+def _own_loss(fit: Solution) -> Callable[..., Any]:
+    """What an observation adds to the objective."""
+    return lambda theta, row: fit.problem.rows.term(theta, fit.hyper.hyper, row)
+
+
+@functools.lru_cache(maxsize=16)
+def _mapped(loss: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.jit(jax.vmap(loss))
+
+
 def _loss(
     jack: "Jackknife", loss: Callable[..., Any] | None
 ) -> Callable[..., Float[np.ndarray, "m"]]:
@@ -156,10 +169,8 @@ def _loss(
         if rows is None or not jack.fit.stages[0].system.symmetric:
             msg = "no loss is known of this problem; give loss=function of (theta, row)"
             raise ValueError(msg)
-        hyper = jack.fit.hyper.hyper
-        of_term = rows.term
-        loss = lambda theta, row: of_term(theta, hyper, row)  # noqa: E731
-    compiled = jax.jit(jax.vmap(loss))
+        loss = _own_loss(jack.fit)
+    compiled = _mapped(loss)
 
     def held_out(theta: Any, fold: np.ndarray, at: np.ndarray) -> np.ndarray:
         taken = jax.tree.map(lambda a: jnp.asarray(a)[fold], theta)

@@ -11,8 +11,9 @@ import numpy as np
 from expressway._types import Array, Float
 
 from .inverse import each_row
-from .rows import Weighted
+from .rows import Rows, Weighted, score_of
 from .solution import Solution, Stage
+from .system import System
 
 
 def linear_response(fit: Solution, quantity: Callable[[Any], Any] | None = None) -> Any:
@@ -78,15 +79,12 @@ def weights_of(fit: Solution, name: str | None) -> tuple[Any, Callable[[Any], An
 def scores(fit: Solution) -> Float[Array, "n d"]:
     """Gradient of each observation's term in unconstrained coordinates, not weighted."""
     stage, rows = fit.stages[0], fit.problem.rows
-    system, hyper = stage.system, fit.hyper.hyper
+    return _scores(stage.system, rows)(stage.found.t, fit.hyper.hyper, rows.data)
 
-    def one(t: Any, row: Any) -> Any:
-        found = rows.term(system.forward(t), hyper, row)
-        return found if system.symmetric else system.constrained.vector(found)
 
-    score = jax.grad(one) if system.symmetric else one
-    compiled = jax.jit(jax.vmap(score, in_axes=(None, 0)))
-    return compiled(jnp.asarray(stage.found.t), rows.data)
+@functools.lru_cache(maxsize=16)
+def _scores(system: System, rows: Rows) -> Callable[..., Any]:
+    return jax.jit(jax.vmap(score_of(system, rows), in_axes=(None, None, 0)))
 
 
 def in_users(stage: Stage, moves: Float[Array, "m d"]) -> Float[Array, "m e"]:
