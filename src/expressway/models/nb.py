@@ -22,26 +22,15 @@ from expressway.core.lowrank import LowRank
 from expressway.core.solve import Problem, relay, solve
 from expressway.core.special import log1p
 
-# DESeq2 R/core.R, minmu: means below it are raised inside weights, response and errors.
-MIN_MU = 0.5
+from .means import BOX as BOX
+from .means import MIN_MU as MIN_MU
+from .means import mean as mean
+from .means import row_weight as row_weight
+
 # DESeq2 R/core.R, fitNbinomGLMs: lambda = 1e-6 on the log2 scale.
 RIDGE = 1e-6 / np.log(2) ** 2
-# DESeq2 R/core.R, fitNbinomGLMsOptim: `large` = 30 on the log2 scale.
-BOX = 30 * float(np.log(2))
-# exp of it, squared and times a count is still a number: at a site no trial point may overflow.
-FARTHEST = 300.0
 # Eigenvalues and projections of designs of order one below this are rounding.
 SIDE = 1e-9
-
-
-def mean(beta: Float[Array, "g p"], s: Samples) -> Float[Array, "n g"]:
-    """Means ``exp(offset + x beta)``, finite and positive at any trial point."""
-    return jnp.exp(jnp.clip(s.offset + s.x @ beta.T, -FARTHEST, FARTHEST))
-
-
-def row_weight(s: Samples) -> Float[Array, "n #g"]:
-    """What multiplies a row's terms: how often it counts × observation weight."""
-    return s.weight[:, None] * s.precision
 
 
 def equation(beta: Float[Array, "g p"], alpha: Float[Array, "g"], s: Samples) -> Equation:
@@ -234,7 +223,7 @@ def directions(
     ----------
     normal, positive, total
         ``sum x x'`` over all rows, ``sum (1, x)(1, x)'`` over those with a count, ``sum x`` over
-        all rows (`dispersion.moments`).
+        all rows (`moments.moments`).
     """
     positive = linear.without_first(positive)
     return Directions(*linear.least_against(normal, positive, total, SIDE))

@@ -13,7 +13,7 @@ from expressway._errors import InputError
 from expressway._types import Bool, Float
 from expressway.core.smooth import loess
 
-from .dispersion import MIN_DISPERSION
+from .moments import MIN_DISPERSION
 
 Kind = Literal["parametric", "mean"]
 # R stats::mad, constant: 1 / the normal's upper quartile, to five digits.
