@@ -218,13 +218,8 @@ def _refit(
 
     A gene without a count after replacement has base mean 0, coefficients 0 and variances 0.
     """
-    n, p = int(np.sum(cells.size)), cohort.coefficients
     refitted = np.flatnonzero(found.replace)
-    fitted = _fitted(gene, refitted)._replace(robust=found.robust[refitted])
-    bulk = outliers.Bulk(gene.base_mean[refitted], gene.base_variance[refitted])
-    value = stage("replacement", lambda: outliers.replacement(cohort, bulk, n, refitted))
-    shared = (outliers.cutoff(n, p), _replaceable(cells, settings))
-    new = cohort.map(outliers.replaced, fitted, value, shared=shared, genes=refitted)
+    new = _with_replaced(cohort, gene, found, cells, settings, stage)
     left = np.flatnonzero(stage("counts", lambda: new.sum(counts)).total > 0)
     again, _ = fit_genes(new, left, cells, settings, stage, frozen)
     empty = np.setdiff1d(np.arange(len(refitted)), left)
@@ -239,6 +234,48 @@ def _refit(
         return updated
 
     return jax.tree.map(put, gene, again)
+
+
+def _with_replaced(
+    cohort: Cohort, gene: Gene, found: _Found, cells: Groups, settings: Settings, stage: Stage
+) -> Cohort:
+    """Cohort of the genes that have outliers to replace, with their counts replaced."""
+    n, p = int(np.sum(cells.size)), cohort.coefficients
+    genes = np.flatnonzero(found.replace)
+    fitted = _fitted(gene, genes)._replace(robust=found.robust[genes])
+    bulk = outliers.Bulk(gene.base_mean[genes], gene.base_variance[genes])
+    value = stage("replacement", lambda: outliers.replacement(cohort, bulk, n, genes))
+    shared = (outliers.cutoff(n, p), _replaceable(cells, settings))
+    return cohort.map(outliers.replaced, fitted, value, shared=shared, genes=genes)
+
+
+class Replaced(NamedTuple):
+    """Genes that a fit gave other counts: as they were, and as they were refitted."""
+
+    before: Gene
+    """Of all genes of the cohort, filled where counts were replaced."""
+    cohort: Cohort
+    """Those genes with their counts replaced."""
+    genes: Int[np.ndarray, "k"]
+
+
+def replaced(fit: DESeqFit, cohort: Cohort, cells: Groups) -> Replaced:
+    """The counts that a fit replaced, found again: a gene's depend on it, trend and prior only.
+
+    Parameters
+    ----------
+    fit, cohort
+        What `fit` returned.
+    cells
+        As it had them.
+    """
+    genes = np.flatnonzero(fit.replaced)
+    kept = Frozen(fit.trend, fit.prior_variance)
+    before, _ = fit_genes(cohort, genes, cells, fit.settings, at_once, kept)
+    found = _find_outliers(cohort, before, genes, cells, fit.settings)
+    found = found._replace(replace=fit.replaced)
+    new = _with_replaced(cohort, before, found, cells, fit.settings, at_once)
+    return Replaced(before, new, genes)
 
 
 class Counts(NamedTuple):

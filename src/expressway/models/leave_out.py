@@ -1,0 +1,181 @@
+"""Exact leave-one-out of a fitted analysis: the same estimating equations with a weight of 0.
+
+Warm-started from the fit. What a sample's absence cannot change (see `influence.FROZEN`) stays, as
+do numbers of samples in formulas, so that the derivatives of `influence` are those of what is
+computed here.
+"""
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from expressway._types import Bool, Float, Int
+from expressway.core.boxed import Boxed
+from expressway.core.cohort import Cohort, Pooled, rows_of
+from expressway.core.solve import Status, solve
+
+from . import nb
+from .deseq import DESeqFit, counts
+from .influence import Part, parts
+from .means import BOX
+
+
+class Reason(IntEnum):
+    """Why there is no exact number, or how it was found."""
+
+    OK = 0
+    NOT_ASKED = 1
+    RANK = 2
+    """Without the sample the design loses a column: a level has no samples left."""
+    NO_COUNTS = 3
+    """Without the sample the gene has no counts."""
+    NOT_CONVERGED = 4
+
+
+STUCK = (Status.NOT_CONVERGED, Status.NOT_FINITE)
+
+
+class LeftOut(NamedTuple):
+    """Change of each contrast when a sample is left out: without it less with it; natural log.
+
+    NaN where ``reason`` is not OK.
+    """
+
+    estimate: Float[np.ndarray, "q n g"]
+    se: Float[np.ndarray, "q n g"]
+    stat: Float[np.ndarray, "q n g"]
+    reason: Int[np.ndarray, "n g"]
+
+
+def conditional(
+    fit: DESeqFit,
+    cohort: Cohort,
+    contrasts: Float[np.ndarray, "q p"] | None = None,
+    pairs: Bool[np.ndarray, "n g"] | None = None,
+    weight: float = 0.0,
+) -> LeftOut:
+    """Exact changes with dispersions kept (see `influence.conditional`).
+
+    Parameters
+    ----------
+    fit, cohort, contrasts
+        As for `influence.conditional`.
+    pairs
+        Samples and genes wanted; all when not given.
+    weight
+        How often the sample counts instead of once.
+    """
+    wanted = np.eye(fit.gene.beta.shape[1]) if contrasts is None else np.asarray(contrasts, float)
+    found = _nothing(len(wanted), fit)
+    for part in parts(fit, cohort)[0]:
+        for n in range(fit.samples):
+            asked = np.ones(len(part.at), bool) if pairs is None else pairs[n, part.place]
+            left = weighted(part.cohort, n, weight)
+            some = _to_fit(part, left, n, np.flatnonzero(asked), found)
+            if len(some):
+                place = part.place[some]
+                alpha = fit.gene.dispersion[place]
+                end = coefficients(fit, left, part.at[some], place, alpha)
+                before = _fitted(fit, place, wanted)
+                _put(found, before, n, place, _tests(left, end, alpha, part.at[some], wanted))
+    return found
+
+
+def weighted(cohort: Pooled, n: int, weight: float) -> Pooled:
+    """The cohort with another weight of a sample."""
+    whole = np.array(cohort.rows.weight, float)
+    whole[n] = weight
+    return Pooled(cohort.rows._replace(weight=whole))
+
+
+def _to_fit(
+    part: Part, left: Pooled, n: int, asked: Int[np.ndarray, "k"], found: LeftOut
+) -> Int[np.ndarray, "m"]:
+    """Which of the genes asked for can be fitted without a sample; reasons for the others."""
+    if not len(asked):
+        return asked
+    x = np.asarray(left.rows.x)[np.asarray(left.rows.weight) > 0]
+    if np.linalg.matrix_rank(x) < x.shape[1]:
+        found.reason[n, part.place[asked]] = Reason.RANK
+        return asked[:0]
+    counted = left.sum(counts, genes=part.at[asked]).total > 0
+    found.reason[n, part.place[asked]] = np.where(counted, Reason.OK, Reason.NO_COUNTS)
+    return asked[counted]
+
+
+def coefficients(
+    fit: DESeqFit,
+    left: Pooled,
+    at: Int[np.ndarray, "k"],
+    place: Int[np.ndarray, "k"],
+    alpha: Float[np.ndarray, "k"],
+) -> nb.Coefficients:
+    """Coefficients of some genes without a sample, of the equation that each of them solves."""
+    beta = fit.gene.beta[place].copy()
+    boxed = fit.gene.boxed[place]
+    status = np.zeros(len(place), dtype=int)
+    easy, hard = np.flatnonzero(~boxed), np.flatnonzero(boxed)
+    if len(easy):
+        found = nb.coefficients(left, beta[easy], alpha[easy], at[easy])
+        beta[easy], status[easy], boxed[easy] = found.beta, found.status, found.boxed
+    if len(hard):
+        solver, penalty = Boxed(bound=BOX), nb.ridge_likelihood
+        again = solve(
+            solver, nb.likelihood, beta[hard], alpha[hard], left, penalty=penalty, genes=at[hard]
+        )
+        beta[hard], status[hard] = again.theta, again.status
+    return nb.Coefficients(beta, status, boxed)
+
+
+class _Tests(NamedTuple):
+    estimate: Float[np.ndarray, "q k"]
+    se: Float[np.ndarray, "q k"]
+    status: Int[np.ndarray, "k"]
+
+
+def _tests(
+    left: Pooled,
+    end: nb.Coefficients,
+    alpha: Float[np.ndarray, "k"],
+    at: Int[np.ndarray, "k"],
+    contrasts: Float[np.ndarray, "q p"],
+) -> _Tests:
+    spread = nb.covariance(left, end.beta, alpha, at).covariance
+    return _Tests(contrasts @ end.beta.T, _errors(spread, contrasts), end.status)
+
+
+def _fitted(
+    fit: DESeqFit, place: Int[np.ndarray, "k"], contrasts: Float[np.ndarray, "q p"]
+) -> _Tests:
+    """The tests of all samples."""
+    spread = rows_of(fit.gene.covariance, place)
+    estimate = contrasts @ fit.gene.beta[place].T
+    return _Tests(estimate, _errors(spread, contrasts), fit.gene.beta_status[place])
+
+
+def _errors(covariance: Any, contrasts: Float[np.ndarray, "q p"]) -> Float[np.ndarray, "q k"]:
+    """Standard errors of contrasts."""
+    return np.sqrt(np.einsum("qi,kij,qj->qk", contrasts, covariance, contrasts, optimize=True))
+
+
+def _nothing(contrasts: int, fit: DESeqFit) -> LeftOut:
+    """Nothing found yet."""
+    shape = (fit.samples, len(fit.gene.base_mean))
+    empty = (np.full((contrasts, *shape), np.nan) for _ in range(3))
+    return LeftOut(*empty, reason=np.full(shape, int(Reason.NOT_ASKED)))
+
+
+def _put(
+    found: LeftOut, before: _Tests, n: int, place: Int[np.ndarray, "k"], after: _Tests
+) -> None:
+    """Changes of some genes without a sample, in place."""
+    stuck = np.isin(after.status, STUCK) | np.isin(before.status, STUCK)
+    pairs = (
+        (found.estimate, before.estimate, after.estimate),
+        (found.se, before.se, after.se),
+        (found.stat, before.estimate / before.se, after.estimate / after.se),
+    )
+    for whole, old, new in pairs:
+        whole[:, n, place] = np.where(stuck, np.nan, new - old)
+    found.reason[n, place[stuck]] = Reason.NOT_CONVERGED
