@@ -5,20 +5,22 @@ dispersions, their trend and the prior move too; `FROZEN` lists what stays. To f
 sample out changes a number by minus its derivative; `leave_out` has the exact changes.
 """
 
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from expressway._errors import InputError
 from expressway._types import Bool, Float, Int
+from expressway.core import linear
 from expressway.core.arrow import Wide
-from expressway.core.cohort import Cohort, Pooled, compiled
+from expressway.core.cohort import Cohort, Pooled, compiled, rows_of
 
-from . import sensitivity
+from . import moments, nb, sensitivity, trend, trend_moves, upstream
 from .cells import groups
 from .deseq import DESeqFit, replaced
 from .genes import Gene
 from .means import BOX, MIN_MU
+from .moments import max_dispersion
 
 FROZEN = {
     "conditional": (
@@ -28,6 +30,17 @@ FROZEN = {
         "Cook's flags",
         "which equation each gene's coefficients solve",
         "coefficients at a bound",
+    ),
+    "pipeline": (
+        "size factors",
+        "replaced counts",
+        "Cook's flags",
+        "genes the trend and the prior are fitted to",
+        "dispersion outliers",
+        "dispersions that solve no equation (at a bound, at their start, where an ascent stopped)",
+        "which equation each gene's coefficients solve",
+        "coefficients at a bound",
+        "numbers of samples in formulas",
     ),
 }
 
@@ -148,7 +161,7 @@ def gathered(
     """Parts put together, samples before genes; padding rows left away."""
     g, n = len(held), fit.samples
 
-    def whole(part: list[np.ndarray]) -> np.ndarray:
+    def whole(part: list[Any]) -> np.ndarray:
         one = np.full((g, *part[0].shape[1:-1], n), np.nan)
         for (place, _), values in zip(found, part, strict=True):
             one[place] = values[..., :n]
@@ -162,3 +175,155 @@ def gathered(
         held=held,
         frozen=frozen,
     )
+
+
+class First(NamedTuple):
+    """What the trend of a fit came from: every gene with its own counts."""
+
+    part: Part
+    mean: Float[np.ndarray, "k"]
+    alpha: Float[np.ndarray, "k"]
+    """Gene-wise dispersions."""
+    means: sensitivity.Solved
+    who: trend_moves.Members
+
+
+def first(fit: DESeqFit, cohort: Pooled, before: Gene | None) -> First:
+    """The same again, from a fit.
+
+    Raises
+    ------
+    InputError
+        These genes do not give the trend of the fit: some were taken away.
+    """
+    gene = fit.gene
+    if before is not None:
+        again = np.flatnonzero(fit.replaced)
+        names = ("base_mean", "dispersion_gene_wise", "beta")
+        parts = (_put(getattr(gene, name), again, getattr(before, name)) for name in names)
+        gene = gene._replace(**dict(zip(names, parts, strict=True)))
+    at = np.flatnonzero(np.isfinite(gene.dispersion_gene_wise) & (gene.base_mean > 0))
+    mean, alpha = gene.base_mean[at], gene.dispersion_gene_wise[at]
+    found = trend.fit_trend(mean, alpha)
+    if not np.allclose(found[:2], fit.trend[:2], rtol=1e-6):
+        msg = (
+            f"these {cohort.genes} genes do not give the dispersion trend of the fit: genes were "
+            "taken away since; fit again, or ask for the conditional influence"
+        )
+        raise InputError(msg)
+    part = Part(cohort, at, at)
+    means = means_of(fit, part, gene.beta[at], fit.samples).solved
+    return First(part, mean, alpha, means, trend_moves.members(fit.trend, mean, alpha))
+
+
+class Means(NamedTuple):
+    """Means that dispersions are fitted on."""
+
+    beta: Float[np.ndarray, "k p"]
+    solved: sensitivity.Solved
+    """The same with the dispersions they were fitted with."""
+    center: Float[np.ndarray, "k"]
+    """Mean of normalised counts."""
+
+
+def means_of(fit: DESeqFit, part: Part, begin: Float[np.ndarray, "k p"], weight: float) -> Means:
+    """Means of some genes, from rows whose weights have this sum."""
+    cohort, n, p = part.cohort, fit.samples, part.cohort.coefficients
+    sums = cohort.sum(moments.moments, genes=part.at)
+    center = sums.mean / weight
+    beta = linear.solved_alike(sums.normal, sums.linear)
+    second = cohort.sum(moments.spread, center, beta, genes=part.at)
+    alpha = moments.start(sums, second, n, p, weight)
+    boxed = np.zeros(len(beta), bool)
+    if not fit.linear_means:
+        by_glm = nb.coefficients(cohort, begin, alpha, part.at)
+        beta, boxed = by_glm.beta, by_glm.boxed
+    free = ~(boxed[:, None] & (np.abs(beta) >= BOX))
+    solved = sensitivity.Solved(beta, alpha, np.where(boxed, 0.0, MIN_MU), free)
+    return Means(beta, solved, center)
+
+
+def pipeline(
+    fit: DESeqFit, cohort: Cohort, contrasts: Float[np.ndarray, "q p"] | None = None
+) -> Influence:
+    """Influence of every sample with dispersions, their trend and the prior moving.
+
+    Parameters
+    ----------
+    fit, cohort, contrasts
+        As for `conditional`.
+
+    Raises
+    ------
+    InputError
+        See `parts` and `first`.
+    """
+    wanted = np.eye(fit.gene.beta.shape[1]) if contrasts is None else np.asarray(contrasts, float)
+    every, before = parts(fit, cohort)
+    begin = first(fit, every[0].cohort, before)
+    shared, rows, _ = moves_of_all(fit, begin)
+    fn = compiled(upstream.whole_linear if fit.linear_means else upstream.whole_glm)
+    held = np.ones(len(fit.gene.base_mean), bool)
+    found = []
+    for part in every:
+        if part.cohort is begin.part.cohort:
+            means = rows_of(begin.means, np.searchsorted(begin.part.at, part.at))
+        else:
+            means = means_of(fit, part, fit.gene.beta[part.place], fit.samples).solved
+        args = (used(fit, part.place, means, float(shared.variance)), solved(fit, part.place))
+        whole = part.cohort.collect(fn, *args, shared=(shared, wanted, rows), genes=part.at)
+        held[part.place] = ~whole.settled
+        found.append((part.place, whole.effect))
+    return gathered(fit, found, held, FROZEN["pipeline"])
+
+
+def used(
+    fit: DESeqFit, genes: Int[np.ndarray, "k"], means: sensitivity.Solved, variance: float
+) -> upstream.Upstream:
+    """Where the dispersion that tests use comes from: the mode, or for outliers gene-wise."""
+    own, alpha = fit.gene.dispersion_outlier[genes], fit.gene.dispersion[genes]
+    return upstream.Upstream(means, np.log(alpha), np.where(own, 0.0, 1.0 / variance))
+
+
+class OfAll(NamedTuple):
+    """What all genes share, and how it moves."""
+
+    shared: upstream.Shared
+    rows: upstream.Rows
+    settled: Bool[np.ndarray, "k"]
+    """Gene-wise dispersions that move."""
+
+
+def moves_of_all(fit: DESeqFit, begin: First) -> OfAll:
+    """How trend and prior move."""
+    n, p = fit.samples, begin.part.cohort.coefficients
+    rows = upstream.Rows(*(np.array(float(v)) for v in (n, n - p, max_dispersion(n))))
+    fn = compiled(upstream.wise_linear if fit.linear_means else upstream.wise_glm)
+    up = upstream.Upstream(begin.means, np.log(begin.alpha), np.zeros(len(begin.alpha)))
+    wise = begin.part.cohort.collect(fn, up, shared=(rows,), genes=begin.part.at)
+    moves = trend_moves.Moves(wise.log_alpha, wise.log_mean)
+    a = trend_moves.root(fit.trend, begin.who, begin.mean, begin.alpha)
+    d_a = trend_moves.root_moves(fit.trend, begin.who, begin.mean, begin.alpha, moves)
+    d_variance = np.zeros(d_a.shape[1])
+    if prior_moves(fit, n - p):
+        some = begin.who.residuals
+        level = trend_moves.fitted_moves(a, d_a, begin.mean[some], wise.log_mean[some])
+        residual = np.log(begin.alpha[some]) - np.log(a[0] + a[1] / begin.mean[some])
+        d_variance = trend_moves.prior_moves(residual, wise.log_alpha[some] - level)
+    variance = np.array(fit.prior_variance)
+    return OfAll(upstream.Shared(a, d_a, variance, d_variance), rows, wise.settled)
+
+
+def prior_moves(fit: DESeqFit, df: int) -> bool:
+    """Whether the prior variance is an estimate that weights move: not given, nor at its floor.
+
+    With three degrees of freedom or fewer it comes from a histogram on a grid.
+    """
+    return fit.settings.prior_variance is None and df > 3 and fit.prior_variance > 0.25
+
+
+def _put(whole: np.ndarray, at: Int[np.ndarray, "k"], of: np.ndarray) -> np.ndarray:
+    """The same with some genes from elsewhere."""
+    whole = whole.copy()
+    whole[at] = of[at]
+    return whole

@@ -85,14 +85,18 @@ def spread(center: Float[Array, "g"], linear: Float[Array, "g p"], s: Samples) -
     )
 
 
-def start(sums: Moments, second: Spread, n: int, p: int) -> Float[np.ndarray, "g"]:
+def start(
+    sums: Moments, second: Spread, n: int, p: int, weight: float | None = None
+) -> Float[np.ndarray, "g"]:
     """DESeq2's start: min(rough, moments), within the bounds.
 
     rough = ``sum ((q - m)² - m) / m² / (n - p)``, floored at 0; moments =
-    ``(variance - mean(1 / size factor) × mean) / mean²``.
+    ``(variance - mean(1 / size factor) × mean) / mean²``. Means divide by the sum of the rows'
+    weights, where it is not n.
     """
-    center = sums.mean / n
+    total = n if weight is None else weight
+    center = sums.mean / total
     variance = second.square / (n - 1)
     rough = np.maximum(second.excess / (n - p), 0.0)
-    by_moments = (variance - sums.inverse_size / n * center) / center**2
+    by_moments = (variance - sums.inverse_size / total * center) / center**2
     return np.clip(np.minimum(rough, by_moments), MIN_DISPERSION, max_dispersion(n))

@@ -106,14 +106,17 @@ def adjusted(log_alpha: Float[Array, "g"], shape: Shape, f: Profile) -> Curve:
 
     Adds ``log det(X'WX) / 2 + (log alpha - prior mean)² × prior precision / 2``.
     """
-    factor = linear.cholesky(f.info)
+    return with_prior(log_alpha, shape, cox_reid(linear.cholesky(f.info), f))
+
+
+def cox_reid(factor: Any, f: Profile) -> Curve:
+    """The profile with ``log det(X'WX) / 2``, given the factor of ``X'WX``."""
     slope, curvature = linear.traces(factor, f.info_slope, f.info_curvature)
-    curve = Curve(
+    return Curve(
         loss=f.loss + 0.5 * linear.log_determinant(factor),
         slope=f.slope + 0.5 * slope,
         curvature=f.curvature + 0.5 * curvature,
     )
-    return with_prior(log_alpha, shape, curve)
 
 
 def with_prior(log_alpha: Float[Array, "g"], shape: Shape, curve: Curve) -> Curve:
