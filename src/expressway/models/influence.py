@@ -1,7 +1,8 @@
 """Influence of every sample on every test of a fitted analysis: derivatives in `Samples.weight`.
 
 **Conditional**: dispersions, size factors and everything discrete stay as they are. **Pipeline**:
-dispersions, their trend and the prior move too; `FROZEN` lists what stays. To first order leaving a
+dispersions move too, and so does the trend that the prior is centred on; `FROZEN` lists what
+stays. To first order leaving a
 sample out changes a number by minus its derivative; `leave_out` has the exact changes.
 """
 
@@ -14,13 +15,15 @@ from expressway._types import Bool, Float, Int
 from expressway.core import linear
 from expressway.core.arrow import Wide
 from expressway.core.cohort import Cohort, Pooled, compiled, rows_of
+from expressway.core.scalar import Interval, Scalar
+from expressway.core.solve import solve
 
-from . import moments, nb, sensitivity, trend, trend_moves, upstream
+from . import moments, nb, profile, sensitivity, trend, trend_moves, upstream
 from .cells import groups
 from .deseq import DESeqFit, replaced
 from .genes import Gene
 from .means import BOX, MIN_MU
-from .moments import max_dispersion
+from .moments import MIN_DISPERSION, max_dispersion
 
 FROZEN = {
     "conditional": (
@@ -35,7 +38,8 @@ FROZEN = {
         "size factors",
         "replaced counts",
         "Cook's flags",
-        "genes the trend and the prior are fitted to",
+        "genes the trend is fitted to",
+        "prior variance",
         "dispersion outliers",
         "dispersions that solve no equation (at a bound, at their start, where an ascent stopped)",
         "which equation each gene's coefficients solve",
@@ -43,6 +47,11 @@ FROZEN = {
         "numbers of samples in formulas",
     ),
 }
+
+
+# DESeq2's ascent on a flat profile stops some .02 (log alpha) before the optimum: one dispersion in
+# four. Within this distance the optimum stands for it; farther off it does not move.
+NEAR = 0.1
 
 
 class Influence(NamedTuple):
@@ -183,9 +192,10 @@ class First(NamedTuple):
     part: Part
     mean: Float[np.ndarray, "k"]
     alpha: Float[np.ndarray, "k"]
-    """Gene-wise dispersions."""
+    """Gene-wise dispersions: optima, where the ascent stopped next to one."""
     means: sensitivity.Solved
-    who: trend_moves.Members
+    who: Int[np.ndarray, "t"]
+    """Places among them of those that the trend is fitted to."""
 
 
 def first(fit: DESeqFit, cohort: Pooled, before: Gene | None) -> First:
@@ -212,8 +222,12 @@ def first(fit: DESeqFit, cohort: Pooled, before: Gene | None) -> First:
         )
         raise InputError(msg)
     part = Part(cohort, at, at)
-    means = means_of(fit, part, gene.beta[at], fit.samples).solved
-    return First(part, mean, alpha, means, trend_moves.members(fit.trend, mean, alpha))
+    means = means_of(fit, part, gene.beta[at], fit.samples)
+    none = np.zeros(len(at))
+    optimum = mode(fit, part, means.beta, alpha, (none, none))
+    near = np.abs(np.log(optimum / alpha)) < NEAR
+    who = trend.members(fit.trend, mean, alpha)
+    return First(part, mean, np.where(near, optimum, alpha), means.solved, who)
 
 
 class Means(NamedTuple):
@@ -243,10 +257,33 @@ def means_of(fit: DESeqFit, part: Part, begin: Float[np.ndarray, "k p"], weight:
     return Means(beta, solved, center)
 
 
+def mode(
+    fit: DESeqFit,
+    part: Part,
+    beta: Float[np.ndarray, "k p"],
+    alpha: Float[np.ndarray, "k"],
+    prior: tuple[Float[np.ndarray, "k"], Float[np.ndarray, "k"]],
+) -> Float[np.ndarray, "k"]:
+    """Dispersions at the mode next to those given."""
+    low, high = (
+        np.full(len(alpha), np.log(a)) for a in (MIN_DISPERSION, max_dispersion(fit.samples))
+    )
+    found = solve(
+        Scalar(),
+        profile.profile_linear if fit.linear_means else profile.profile_glm,
+        Interval(np.log(alpha), low, high),
+        profile.Shape(beta, *prior),
+        part.cohort,
+        penalty=profile.adjusted,
+        genes=part.at,
+    )
+    return np.exp(found.theta)
+
+
 def pipeline(
     fit: DESeqFit, cohort: Cohort, contrasts: Float[np.ndarray, "q p"] | None = None
 ) -> Influence:
-    """Influence of every sample with dispersions, their trend and the prior moving.
+    """Influence of every sample with dispersions and their trend moving.
 
     Parameters
     ----------
@@ -270,7 +307,7 @@ def pipeline(
             means = rows_of(begin.means, np.searchsorted(begin.part.at, part.at))
         else:
             means = means_of(fit, part, fit.gene.beta[part.place], fit.samples).solved
-        args = (used(fit, part.place, means, float(shared.variance)), solved(fit, part.place))
+        args = (used(fit, part.place, means), solved(fit, part.place))
         whole = part.cohort.collect(fn, *args, shared=(shared, wanted, rows), genes=part.at)
         held[part.place] = ~whole.settled
         found.append((part.place, whole.effect))
@@ -278,11 +315,11 @@ def pipeline(
 
 
 def used(
-    fit: DESeqFit, genes: Int[np.ndarray, "k"], means: sensitivity.Solved, variance: float
+    fit: DESeqFit, genes: Int[np.ndarray, "k"], means: sensitivity.Solved
 ) -> upstream.Upstream:
     """Where the dispersion that tests use comes from: the mode, or for outliers gene-wise."""
     own, alpha = fit.gene.dispersion_outlier[genes], fit.gene.dispersion[genes]
-    return upstream.Upstream(means, np.log(alpha), np.where(own, 0.0, 1.0 / variance))
+    return upstream.Upstream(means, np.log(alpha), np.where(own, 0.0, 1.0 / fit.prior_variance))
 
 
 class OfAll(NamedTuple):
@@ -295,31 +332,16 @@ class OfAll(NamedTuple):
 
 
 def moves_of_all(fit: DESeqFit, begin: First) -> OfAll:
-    """How trend and prior move."""
+    """How the trend moves."""
     n, p = fit.samples, begin.part.cohort.coefficients
     rows = upstream.Rows(*(np.array(float(v)) for v in (n, n - p, max_dispersion(n))))
     fn = compiled(upstream.wise_linear if fit.linear_means else upstream.wise_glm)
     up = upstream.Upstream(begin.means, np.log(begin.alpha), np.zeros(len(begin.alpha)))
     wise = begin.part.cohort.collect(fn, up, shared=(rows,), genes=begin.part.at)
     moves = trend_moves.Moves(wise.log_alpha, wise.log_mean)
-    a = trend_moves.root(fit.trend, begin.who, begin.mean, begin.alpha)
     d_a = trend_moves.root_moves(fit.trend, begin.who, begin.mean, begin.alpha, moves)
-    d_variance = np.zeros(d_a.shape[1])
-    if prior_moves(fit, n - p):
-        some = begin.who.residuals
-        level = trend_moves.fitted_moves(a, d_a, begin.mean[some], wise.log_mean[some])
-        residual = np.log(begin.alpha[some]) - np.log(a[0] + a[1] / begin.mean[some])
-        d_variance = trend_moves.prior_moves(residual, wise.log_alpha[some] - level)
-    variance = np.array(fit.prior_variance)
-    return OfAll(upstream.Shared(a, d_a, variance, d_variance), rows, wise.settled)
-
-
-def prior_moves(fit: DESeqFit, df: int) -> bool:
-    """Whether the prior variance is an estimate that weights move: not given, nor at its floor.
-
-    With three degrees of freedom or fewer it comes from a histogram on a grid.
-    """
-    return fit.settings.prior_variance is None and df > 3 and fit.prior_variance > 0.25
+    shared = upstream.Shared(np.array(fit.trend[:2]), d_a)
+    return OfAll(shared, rows, wise.settled)
 
 
 def _put(whole: np.ndarray, at: Int[np.ndarray, "k"], of: np.ndarray) -> np.ndarray:

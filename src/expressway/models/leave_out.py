@@ -13,16 +13,14 @@ import numpy as np
 from expressway._types import Bool, Float, Int
 from expressway.core.boxed import Boxed
 from expressway.core.cohort import Cohort, Pooled, rows_of
-from expressway.core.scalar import Interval, Scalar
 from expressway.core.solve import Status, solve
 
-from . import nb, profile
+from . import nb
 from .deseq import DESeqFit, counts
-from .influence import First, Part, first, means_of, moves_of_all, parts, prior_moves
+from .influence import First, Part, first, means_of, mode, moves_of_all, parts
 from .influence import pipeline as pipeline_influence
 from .means import BOX
-from .moments import MIN_DISPERSION, max_dispersion
-from .trend_moves import Members, prior_variance, root
+from .trend_moves import root
 
 
 class Reason(IntEnum):
@@ -35,6 +33,8 @@ class Reason(IntEnum):
     NO_COUNTS = 3
     """Without the sample the gene has no counts."""
     NOT_CONVERGED = 4
+    NO_TREND = 5
+    """Without the sample no positive coefficients of the trend fit its genes."""
 
 
 STUCK = (Status.NOT_CONVERGED, Status.NOT_FINITE)
@@ -93,10 +93,10 @@ def pipeline(
     pairs: Bool[np.ndarray, "n g"] | None = None,
     weight: float = 0.0,
 ) -> LeftOut:
-    """Exact changes with dispersions, trend and prior fitted again (see `influence.pipeline`).
+    """Exact changes with dispersions and their trend fitted again (see `influence.pipeline`).
 
     Dispersions that do not move there stay here. All genes are fitted again for each sample wanted,
-    as trend and prior come from all; tests only of the genes wanted. A gene that is left without
+    as the trend comes from all; tests only of the genes wanted. A gene that is left without
     counts is left out of the trend. Changes are from the same equations with all samples.
     """
     wanted = np.eye(fit.gene.beta.shape[1]) if contrasts is None else np.asarray(contrasts, float)
@@ -106,7 +106,8 @@ def pipeline(
         fit, begin, moves_of_all(fit, begin).settled, pipeline_influence(fit, cohort).held
     )
     found = _nothing(len(wanted), fit)
-    start = _of_all(again, begin.part.cohort)
+    of_fit = _of_all(again, begin.part.cohort)
+    start = of_fit._replace(trend=np.array(fit.trend[:2]))
     whole = [_tests(part.cohort, *_ends(again, start, part), part.at, wanted) for part in every]
     for n in range(fit.samples):
         asked = [p.place >= 0 if pairs is None else pairs[n, p.place] for p in every]
@@ -117,7 +118,15 @@ def pipeline(
             left = weighted(part.cohort, n, weight)
             some = _to_fit(part, left, n, np.flatnonzero(here), found)
             if len(some):
-                start = start or _of_all(again, weighted(begin.part.cohort, n, weight))
+                if start is None:
+                    rows = weighted(begin.part.cohort, n, weight)
+                    start = _of_all(again, rows)
+                    # The fit's own trend follows R's stopping rules: moved by the difference.
+                    moved = start.trend - of_fit.trend + np.array(fit.trend[:2])
+                    start = start._replace(trend=moved)
+                if not np.all(start.trend > 0):
+                    found.reason[n, part.place[some]] = Reason.NO_TREND
+                    continue
                 new = Part(left, part.at[some], part.place[some])
                 end = _tests(left, *_ends(again, start, new), new.at, wanted)
                 _put(found, _Tests(*(a[..., some] for a in old)), n, new.place, end)
@@ -141,14 +150,13 @@ class _Start(NamedTuple):
     weight: float
     """Of all samples together."""
     trend: Float[np.ndarray, "2"]
-    variance: float
     beta: Float[np.ndarray, "k p"]
     """Of the means, and the means of normalised counts: genes with their own counts."""
     center: Float[np.ndarray, "k"]
 
 
 def _of_all(again: _Again, cohort: Pooled) -> _Start:
-    """Gene-wise dispersions, trend and prior from rows with other weights."""
+    """Gene-wise dispersions and trend from rows with other weights."""
     fit, begin = again.fit, again.begin
     weight = float(np.sum(cohort.rows.weight))
     counted = cohort.sum(counts, genes=begin.part.at).total > 0
@@ -160,21 +168,15 @@ def _of_all(again: _Again, cohort: Pooled) -> _Start:
     free = np.flatnonzero(again.settled[some])
     none = np.zeros(len(free))
     at = Part(cohort, part.at[free], part.place[free])
-    alpha[some[free]] = _mode(fit, at, means.beta[free], alpha[some[free]], (none, none))
-    who = Members(*(members[counted[members]] for members in begin.who))
-    a = root(fit.trend, who, mean, alpha)
-    variance = fit.prior_variance
-    df = fit.samples - cohort.coefficients
-    if prior_moves(fit, df):
-        away = np.log(alpha) - np.log(a[0] + a[1] / mean)
-        variance = prior_variance(away[who.residuals], df)
-    return _Start(weight, a, variance, beta, mean)
+    alpha[some[free]] = mode(fit, at, means.beta[free], alpha[some[free]], (none, none))
+    a = root(fit.trend, begin.who[counted[begin.who]], mean, alpha)
+    return _Start(weight, a, beta, mean)
 
 
 def _ends(
     again: _Again, start: _Start, part: Part
 ) -> tuple[nb.Coefficients, Float[np.ndarray, "k"]]:
-    """Coefficients and dispersions of some genes, with trend and prior given."""
+    """Coefficients and dispersions of some genes, with the trend given."""
     fit, place = again.fit, part.place
     if np.any(fit.replaced[place]):
         means = means_of(fit, part, fit.gene.beta[place], start.weight)
@@ -183,36 +185,13 @@ def _ends(
         own = np.searchsorted(again.begin.part.place, place)
         beta, center = start.beta[own], start.center[own]
     level = start.trend[0] + start.trend[1] / center
-    precision = np.where(fit.gene.dispersion_outlier[place], 0.0, 1.0 / start.variance)
+    precision = np.where(fit.gene.dispersion_outlier[place], 0.0, 1.0 / fit.prior_variance)
     alpha = fit.gene.dispersion[place].copy()
     free = np.flatnonzero(~again.held[place])
     at = Part(part.cohort, part.at[free], place[free])
     prior = (np.log(level)[free], precision[free])
-    alpha[free] = _mode(fit, at, beta[free], alpha[free], prior)
+    alpha[free] = mode(fit, at, beta[free], alpha[free], prior)
     return coefficients(fit, part.cohort, part.at, place, alpha), alpha
-
-
-def _mode(
-    fit: DESeqFit,
-    part: Part,
-    beta: Float[np.ndarray, "k p"],
-    alpha: Float[np.ndarray, "k"],
-    prior: tuple[Float[np.ndarray, "k"], Float[np.ndarray, "k"]],
-) -> Float[np.ndarray, "k"]:
-    """Dispersions at the mode next to those given."""
-    low, high = (
-        np.full(len(alpha), np.log(a)) for a in (MIN_DISPERSION, max_dispersion(fit.samples))
-    )
-    found = solve(
-        Scalar(),
-        profile.profile_linear if fit.linear_means else profile.profile_glm,
-        Interval(np.log(alpha), low, high),
-        profile.Shape(beta, *prior),
-        part.cohort,
-        penalty=profile.adjusted,
-        genes=part.at,
-    )
-    return np.exp(found.theta)
 
 
 def weighted(cohort: Pooled, n: int, weight: float) -> Pooled:

@@ -197,8 +197,6 @@ class Shared(NamedTuple):
 
     trend: Float[Array, "2"]
     d_trend: Float[Array, "2 n"]
-    variance: Float[Array, ""]
-    d_variance: Float[Array, "n"]
 
 
 class Whole(NamedTuple):
@@ -228,8 +226,7 @@ def _whole(
     precision = up.prior_precision
     slope = moved.curve.slope + precision * above
     curvature = moved.curve.curvature + precision
-    relative = shared.d_variance[:, None] / shared.variance
-    pulled = moved.slope - precision[None] * (d_level / level[None] + relative * above[None])
+    pulled = moved.slope - precision[None] * d_level / level[None]
     settled = _settled(up.log_alpha, slope, curvature, rows)
     log_alpha = jnp.where(settled[None], -pulled / curvature[None], 0.0)
     return Whole(tested(at, log_alpha.T, contrasts, s), settled)
