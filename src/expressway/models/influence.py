@@ -64,9 +64,11 @@ class Influence(NamedTuple):
     """Of each contrast c'b."""
     se: Float[np.ndarray, "q n g"]
     stat: Float[np.ndarray, "q n g"]
+    step: sensitivity.Tested
+    """What leaving each sample out changes, in one step of Newton's method: q, n, g each. With few
+    samples far nearer to the exact change than minus the derivative (`sensitivity.tested`)."""
     leverage: Float[np.ndarray, "n g"]
-    """The sample's share of the gene's information: a sample left out moves the coefficients about
-    ``1 / (1 - share)`` times as far as the derivative says."""
+    """The sample's share of the gene's information."""
     log_alpha: Float[np.ndarray, "n g"]
     """Of the log dispersion that the test uses; 0 where it is held."""
     held: Bool[np.ndarray, "g"]
@@ -179,6 +181,7 @@ def gathered(
     effects = [effect for _, effect in found]
     return Influence(
         *(whole([e.tested[k] for e in effects]) for k in range(3)),
+        step=sensitivity.Tested(*(whole([e.step[k] for e in effects]) for k in range(3))),
         leverage=whole([e.leverage for e in effects]),
         log_alpha=whole([e.log_alpha for e in effects]),
         held=held,

@@ -46,12 +46,22 @@ class Moving(NamedTuple):
     """``o_n x' H⁻¹ x``, the row's share of H: a row left out moves ``1 / (1 - share)`` times as
     far in one step of Newton's method as the derivative says."""
 
+    def parts(
+        self, t: Float[Array, "g p"], x: Float[Array, "n p"] | Wide
+    ) -> tuple[Float[Array, "n g"], Float[Array, "1 g"]]:
+        """``t' d beta / d w_n`` at given dispersions, and ``t' d beta / d log alpha``."""
+        a = linear.solve(self.factor, jnp.where(self.free, t, 0.0))
+        return self.score * (x @ a.T), jnp.sum(self.slope * a, axis=1)[None]
+
     def along(
-        self, t: Float[Array, "g p"], x: Float[Array, "n p"] | Wide, log_alpha: Float[Array, "n #g"]
+        self,
+        t: Float[Array, "g p"],
+        x: Float[Array, "n p"] | Wide,
+        log_alpha: Float[Array, "n #g"],
     ) -> Float[Array, "n g"]:
         """``t' d beta / d w_n``, given ``d log alpha / d w_n``."""
-        a = linear.solve(self.factor, jnp.where(self.free, t, 0.0))
-        return self.score * (x @ a.T) + log_alpha * jnp.sum(self.slope * a, axis=1)[None]
+        own, through = self.parts(t, x)
+        return own + log_alpha * through
 
 
 def moving(at: Solved, s: Samples) -> Moving:
@@ -86,12 +96,16 @@ def moving(at: Solved, s: Samples) -> Moving:
     )
 
 
+# A predicted variance is at least this share of what it was.
+LEAST = 0.01
+
+
 class Tested(NamedTuple):
     """A contrast's estimate c'b, its standard error and their ratio; natural log."""
 
-    estimate: Float[Array, "*q g n"]
-    se: Float[Array, "*q g n"]
-    stat: Float[Array, "*q g n"]
+    estimate: Float[Array, "..."]
+    se: Float[Array, "..."]
+    stat: Float[Array, "..."]
 
 
 class Effect(NamedTuple):
@@ -99,6 +113,8 @@ class Effect(NamedTuple):
 
     tested: Tested
     """Of each contrast: genes, contrasts, rows."""
+    step: Tested
+    """What leaving the row out changes, predicted (`tested`)."""
     leverage: Float[Array, "g n"]
     """Share of a row in the information matrix (`Moving.leverage`)."""
     log_alpha: Float[Array, "g n"]
@@ -116,6 +132,12 @@ def tested(
     The variance is ``v = u'Iu`` with ``u = (I + ridge)⁻¹ c`` and I Fisher's information with
     clipped means, so ``dv = tr(E dI)``, where a row's part is
     ``x'Ex = (x'u)² - 2 (x'u)(x'z)``, ``z = (I + ridge)⁻¹ I u``.
+
+    Of what leaving a row out changes these are the first-order part only. A row with the share h of
+    the information (`Moving.leverage`) moves coefficients ``1 / (1 - h)`` times as far in one step
+    of Newton's method, and removing it raises the variance as much more. The step so predicts
+    ``c'b`` and v with what comes by coefficients and weights multiplied by that, and what comes by
+    the dispersion as it is.
     """
     move = moving(at, s)
     alpha = at.alpha[None]
@@ -129,7 +151,7 @@ def tested(
     factor = linear.cholesky(linear.ridged(info, RIDGE))
     moved = log_alpha.T
 
-    def of(c: Float[Array, "p"]) -> Tested:
+    def of(c: Float[Array, "p"]) -> tuple[Tested, Tested]:
         whole = jnp.broadcast_to(c[None], at.beta.shape)
         u = linear.solve(factor, whole)
         product = linear.product(info, u)
@@ -138,19 +160,29 @@ def tested(
         part = on_u * on_u - 2.0 * on_u * (s.x @ z.T)
         estimate = jnp.sum(at.beta * whole, axis=1)[None]
         se = jnp.sqrt(jnp.sum(u * product, axis=1))[None]
-        d_estimate = move.along(whole, s.x, moved)
-        d_variance = (
-            s.precision * w * part
-            + move.along((rows * part * bend).T @ s.x, s.x, moved)
-            - moved * weighted_sum(rows * alpha * w * w, part)[None]
-        )
-        d_se = d_variance / (2.0 * se)
+        own, through = move.parts(whole, s.x)
+        own_bend, through_bend = move.parts((rows * part * bend).T @ s.x, s.x)
+        own_variance = s.precision * w * part + own_bend
+        by_alpha = through_bend - weighted_sum(rows * alpha * w * w, part)[None]
+        d_estimate = own + moved * through
+        d_se = (own_variance + moved * by_alpha) / (2.0 * se)
         d_stat = (d_estimate - estimate / se * d_se) / se
-        return Tested(d_estimate.T, d_se.T, d_stat.T)
+        # One step of Newton's method without the row.
+        less = 1.0 / (1.0 - move.leverage)
+        step = -(own * less + moved * through)
+        share = 1.0 - (own_variance * less + moved * by_alpha) / se**2
+        after = se * jnp.sqrt(jnp.maximum(share, LEAST))
+        stat = (estimate + step) / after - estimate / se
+        return Tested(d_estimate.T, d_se.T, d_stat.T), Tested(step.T, (after - se).T, stat.T)
 
-    parts = [of(contrasts[k]) for k in range(contrasts.shape[0])]
+    found = [of(contrasts[k]) for k in range(contrasts.shape[0])]
+
+    def together(of_each: list[Tested]) -> Tested:
+        return Tested(*(jnp.stack(part, axis=1) for part in zip(*of_each, strict=True)))
+
     return Effect(
-        Tested(*(jnp.stack(part, axis=1) for part in zip(*parts, strict=True))),
+        together([derivative for derivative, _ in found]),
+        together([step for _, step in found]),
         move.leverage.T,
         log_alpha,
     )
