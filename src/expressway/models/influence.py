@@ -225,7 +225,7 @@ def first(fit: DESeqFit, cohort: Pooled, before: Gene | None) -> First:
         )
         raise InputError(msg)
     part = Part(cohort, at, at)
-    means = means_of(fit, part, gene.beta[at], fit.samples)
+    means = means_of(fit, part, gene.beta[at], float(fit.samples))
     none = np.zeros(len(at))
     optimum = mode(fit, part, means.beta, alpha, (none, none))
     near = np.abs(np.log(optimum / alpha)) < NEAR
@@ -309,7 +309,7 @@ def pipeline(
         if part.cohort is begin.part.cohort:
             means = rows_of(begin.means, np.searchsorted(begin.part.at, part.at))
         else:
-            means = means_of(fit, part, fit.gene.beta[part.place], fit.samples).solved
+            means = means_of(fit, part, fit.gene.beta[part.place], float(fit.samples)).solved
         args = (used(fit, part.place, means), solved(fit, part.place))
         whole = part.cohort.collect(fn, *args, shared=(shared, wanted, rows), genes=part.at)
         held[part.place] = ~whole.settled
