@@ -39,7 +39,7 @@ def influence(
     fit: deseq.DESeqFit,
     wanted: Contrast,
     cohort: Pooled,
-    kind: survival.Kind,
+    kind: str,
     *,
     exact: bool,
 ) -> io.Influences:

@@ -14,7 +14,6 @@ from expressway.io.contrast import ContrastSpec
 from expressway.models import deseq
 from expressway.models.cells import groups
 from expressway.models.deseq import Settings as Settings
-from expressway.models.survival import Kind
 
 from . import _steps, _store
 
@@ -187,7 +186,7 @@ def influence(
     contrast: ContrastSpec | None = None,
     *,
     key: str = "de",
-    kind: Kind = "conditional",
+    kind: str = "conditional",
     exact: bool = False,
 ) -> anndata.AnnData:
     """Samples × genes: what leaving each sample out would change, and which calls survive it.

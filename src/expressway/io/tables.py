@@ -132,10 +132,10 @@ def survival_table(found: anndata.AnnData) -> pd.DataFrame:
     untestable, not_called.
     """
     var = pd.DataFrame(found.var)
-    call = var["call"].astype(str)
-    lost = call + " without " + var["lost_without"].astype(str)
+    pairs = zip(var["call"].astype(str), var["lost_without"].astype(str), strict=True)
+    words = [f"{call} without {sample}" if sample else call for call, sample in pairs]
     table = var[["losses", "most_influential", "change_log2_fold_change", "change_stat"]].copy()
-    table.insert(0, "call", call.where(call != "lost", lost))
+    table.insert(0, "call", np.array(words, dtype=object))
     return pd.DataFrame(table)
 
 
