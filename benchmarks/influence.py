@@ -144,13 +144,13 @@ def agree(wanted: argparse.Namespace) -> None:
             ):
                 print(f"{name:14}{how:22}{row(guess, change)}")
         change, guess = exact.stat[0], np.asarray(moves.step.stat)[0]
-        dispersion = np.log10(fit.gene.base_mean)
+        level = fit.gene.base_mean
         groups_of = {f"status {s}": status == s for s in np.unique(status)}
         groups_of |= {
             "called": called,
-            "mean < 5": dispersion < np.log10(5),
-            "mean 5 to 100": (dispersion >= np.log10(5)) & (dispersion < 2),
-            "mean > 100": dispersion >= 2,
+            "mean < 5": level < 5,
+            "mean 5 to 100": (level >= 5) & (level < 100),
+            "mean > 100": level >= 100,
         }
         if kind == "pipeline":
             groups_of["dispersion held"] = moves.held

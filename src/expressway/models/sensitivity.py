@@ -96,7 +96,7 @@ def moving(at: Solved, s: Samples) -> Moving:
     )
 
 
-# A predicted variance is at least this share of what it was.
+# A predicted variance, or what is left of an information, is at least this share of what it was.
 LEAST = 0.01
 
 
@@ -168,7 +168,7 @@ def tested(
         d_se = (own_variance + moved * by_alpha) / (2.0 * se)
         d_stat = (d_estimate - estimate / se * d_se) / se
         # One step of Newton's method without the row.
-        less = 1.0 / (1.0 - move.leverage)
+        less = 1.0 / jnp.maximum(1.0 - move.leverage, LEAST)
         step = -(own * less + moved * through)
         share = 1.0 - (own_variance * less + moved * by_alpha) / se**2
         after = se * jnp.sqrt(jnp.maximum(share, LEAST))
