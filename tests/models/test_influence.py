@@ -10,7 +10,9 @@ import pytest
 
 from expressway._errors import InputError
 from expressway.core.arrow import Span, Wide
+from expressway.core.boxed import Boxed
 from expressway.core.cohort import Pooled, Samples, samples
+from expressway.core.solve import solve
 from expressway.models import deseq, influence, leave_out, nb
 from expressway.models.cells import groups
 from expressway.models.leave_out import Reason
@@ -84,6 +86,27 @@ def test_conditional_equals_differences_of_fits(conditional, n):
         found = getattr(conditional, name)[:, n]
         # h² times third derivatives of order ten.
         np.testing.assert_allclose(found, slope, rtol=1e-6, atol=1e-7, err_msg=name)
+
+
+def test_genes_of_the_boxed_solver_move_with_the_likelihood():
+    """No mean is raised there, and coefficients at a bound stay."""
+    c = case()
+    low = np.flatnonzero(np.any(np.exp(c.rows.x @ c.fit.gene.beta.T) < 0.7, axis=0))[:3]
+    genes = np.union1d(low, [0])  # separated: it ends at the bound
+    alpha, beta = c.fit.gene.dispersion, c.fit.gene.beta.copy()
+    solver, penalty = Boxed(bound=nb.BOX), nb.ridge_likelihood
+    start, given = beta[genes], alpha[genes]
+    ends = solve(solver, nb.likelihood, start, given, c.cohort, penalty=penalty, genes=genes)
+    beta[genes] = ends.theta
+    boxed = np.isin(np.arange(60), genes)
+    spread = nb.covariance(c.cohort, beta, alpha, np.arange(60)).covariance
+    fit = c.fit._replace(gene=c.fit.gene._replace(beta=beta, boxed=boxed, covariance=spread))
+    found = influence.conditional(fit, c.cohort, CONTRASTS)
+    n = 4
+    expected = slopes(leave_out.conditional, fit, c.cohort, CONTRASTS, n)
+    for name, slope in zip(("estimate", "se", "stat"), expected, strict=True):
+        mine = getattr(found, name)[:, n, genes]
+        np.testing.assert_allclose(mine, slope[:, genes], rtol=1e-6, atol=1e-7, err_msg=name)
 
 
 def test_conditional_equals_autodiff(conditional):
