@@ -63,6 +63,15 @@ def test_page_of_the_engine():
     assert names["found"].found
 
 
+def test_influence():
+    adata = ew.datasets.simulate(genes=200, samples=8, seed=1)
+    adata.obs["dex"] = ["untrt", "trt"] * 4
+    ew.tl.de(adata, "~ dex")
+    names = {"adata": adata, "ew": ew}
+    exec(blocks()[2], names)
+    assert names["moved"].shape == (8, 200)
+
+
 def test_guide_to_sites():
     adata = ew.datasets.simulate(genes=100, samples=18, batches=3, seed=1)
     studies = dict(

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from anndata import ImplicitModificationWarning
+from scipy import stats
 
 from expressway import _steps, datasets, get, io, tl
 from expressway.core import cohort
@@ -371,3 +372,58 @@ def test_where_counts_are_does_not_matter(form, free, data, fitted, tmp_path, mo
     assert fitted.varm["de_genes"]["replaced"].sum() == adata.varm["de_genes"]["replaced"].sum()
     same(get.de(adata), get.de(fitted))
     same(get.samples(adata), get.samples(fitted))
+
+
+def test_influence_predicts_what_leaving_out_does(fitted):
+    before = fitted.copy()
+    predicted = tl.influence(fitted, FIRST)
+    exact = tl.influence(fitted, FIRST, exact=True)
+    assert predicted.shape == fitted.shape
+    for layer, ranks in (("log2_fold_change", 0.98), ("lfc_se", 0.9), ("stat", 0.95)):
+        a, b = (found.layers[layer].ravel() for found in (predicted, exact))
+        there = np.isfinite(a) & np.isfinite(b)
+        assert np.mean(there) > 0.9
+        # Eight samples and three coefficients: second order is as large as the first.
+        assert stats.spearmanr(a[there], b[there])[0] > ranks
+    assert list(predicted.var["call"]) == list(exact.var["call"])
+    table = get.de(fitted)
+    called = (table["p_adj"] < 0.1).to_numpy()
+    assert list(predicted.var["call"] != "not_called") == list(called)
+    assert set(predicted.var["call"]) >= {"survives", "lost"}
+    np.testing.assert_array_equal(np.any(exact.layers["exact"], axis=0), called)
+    # The tests and the counts are as they were.
+    same(get.de(before), get.de(fitted))
+    assert set(fitted.uns) == set(before.uns)
+
+
+def test_a_lost_call_names_the_sample(fitted):
+    found = tl.influence(fitted, FIRST, exact=True)
+    lost = np.flatnonzero(found.var["call"] == "lost")
+    assert len(lost)
+    stat, cut = found.var["stat"].to_numpy(), found.uns["stat_cut"]
+    for g in lost:
+        after = (stat[g] + found.layers["stat"][:, g]) * np.sign(stat[g])
+        assert found.var["losses"].iloc[g] == np.sum(after < cut)
+        assert found.var["lost_without"].iloc[g] == found.obs_names[np.argmin(after)]
+        most = found.obs_names.get_loc(found.var["most_influential"].iloc[g])
+        changes = np.abs(found.layers["stat"][:, g])
+        assert changes[most] == np.max(changes)
+        assert found.var["change_stat"].iloc[g] == found.layers["stat"][most, g]
+
+
+def test_influence_of_what_was_read_back(fitted, tmp_path):
+    fitted.write_h5ad(tmp_path / "fit.h5ad")
+    back = anndata.read_h5ad(tmp_path / "fit.h5ad")
+    a, b = (tl.influence(x, SECOND).layers["stat"] for x in (fitted, back))
+    np.testing.assert_allclose(a, b, rtol=1e-12)
+    few = back[:, 5:60].copy()
+    np.testing.assert_allclose(tl.influence(few, SECOND).layers["stat"], a[:, 5:60], rtol=1e-9)
+
+
+def test_influence_that_cannot_be_is_refused_in_a_line(fitted):
+    with pytest.raises(io.InputError, match="kind must be one of conditional, pipeline"):
+        tl.influence(fitted, kind="all")
+    with pytest.raises(io.InputError, match="no analysis is stored under 'other'"):
+        tl.influence(fitted, key="other")
+    with pytest.raises(io.InputError, match="genes were taken away since"):
+        tl.influence(fitted[:, :90].copy(), kind="pipeline")

@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 
 from expressway import io
+from expressway.core.cohort import Pooled, samples
 from expressway.core.sparse import Sparse, library_size
 from expressway.io.check import Counts
 from expressway.io.contrast import Contrast, ContrastSpec
 from expressway.io.design import Design
-from expressway.models import deseq, results
+from expressway.models import deseq, leave_out, results, survival
+from expressway.models import influence as influences
 from expressway.models.size_factors import Method
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,45 @@ def tests(fit: deseq.DESeqFit, wanted: io.Differences, genes: pd.Index) -> annda
     """Many contrasts of one fit, contrasts × genes."""
     found = results.many(fit, results.Differences(wanted.vectors, wanted.marks))
     return io.contrasts_table(fit, found, wanted, genes)
+
+
+def influence(
+    fit: deseq.DESeqFit,
+    wanted: Contrast,
+    cohort: Pooled,
+    kind: str,
+    *,
+    exact: bool,
+) -> io.Influences:
+    """Change of a contrast without each sample, and what becomes of the calls.
+
+    Raises
+    ------
+    InputError
+        The kind is none, or `models.influence` refuses the rows.
+    """
+    if kind not in get_args(survival.Kind):
+        msg = f"kind must be one of {', '.join(get_args(survival.Kind))}, but is {kind}"
+        raise io.InputError(msg)
+    fn = {"conditional": influences.conditional, "pipeline": influences.pipeline}[kind]
+    again = {"conditional": leave_out.conditional, "pipeline": leave_out.pipeline}[kind]
+    contrast = wanted.vector[None]
+    found = results.results(fit, wanted.vector, results.Takers(wanted.constant, wanted.members))
+    moves = fn(fit, cohort, contrast)
+    test, called = found.wald, found.adjusted.p_adj < fit.settings.alpha
+    limit = survival.cut(test.p_value, found.adjusted.p_adj, fit.settings.alpha)
+    whole = again(fit, cohort, contrast) if exact else None
+
+    def refit(pairs: np.ndarray) -> leave_out.LeftOut:
+        return again(fit, cohort, contrast, pairs) if whole is None else whole
+
+    step = np.asarray(moves.step.stat)[0]
+    calls = survival.survival(test.stat, called, limit, step, refit, thorough=exact)
+    changes = moves.step if whole is None else whole
+    nothing = found.status == "no_counts"  # fold change 0, with or without any sample
+    parts = (changes.estimate[0] / np.log(2), changes.se[0] / np.log(2), changes.stat[0])
+    layers = [np.where(nothing, 0.0, part) for part in parts]
+    return io.Influences(*layers, calls=calls, held=moves.held, frozen=moves.frozen)
 
 
 def check_settings(settings: deseq.Settings) -> None:
@@ -97,6 +138,20 @@ def _free(memory: float) -> float:
     """Bytes left for counts, of all that the process may take; none where the rest takes all."""
     taken = io.resident_memory()
     return np.inf if taken is None else max(memory - taken - io.WORKING, 0.0)
+
+
+def cohort(
+    adata: anndata.AnnData, coded: Design, layer: str | None, log_sizes: np.ndarray
+) -> Pooled:
+    """The rows that an analysis was fitted to.
+
+    Raises
+    ------
+    InputError
+        As for `counts`.
+    """
+    rows = samples(counts(adata, layer), coded.matrix)
+    return Pooled(rows._replace(offset=log_sizes[:, None]))
 
 
 def base_level(

@@ -147,6 +147,21 @@ def store_samples(adata: anndata.AnnData, key: str, rows: Samples) -> None:
     adata.obsm[f"{key}_samples"] = sizes
 
 
+def log_sizes(adata: anndata.AnnData, key: str) -> Float[np.ndarray, "n"]:
+    """Logarithms of the size factors that `store_samples` put there.
+
+    Raises
+    ------
+    InputError
+        There are none: the samples are elsewhere.
+    """
+    if f"{key}_samples" not in adata.obsm:
+        msg = f"the samples of the analysis {key!r} are not here: influence needs their counts"
+        raise io.InputError(msg)
+    table: Any = adata.obsm[f"{key}_samples"]
+    return np.log(table["size_factor"].to_numpy(float))
+
+
 def coefficients(adata: anndata.AnnData, key: str) -> pd.DataFrame:
     """Each coefficient of each gene and its standard error (see `io.coefficients_table`)."""
     names = [str(name) for name in adata.uns[key]["coefficients"]]

@@ -181,6 +181,58 @@ def contrasts(
     return _steps.tests(fit, wanted, adata.var_names)
 
 
+def influence(
+    adata: anndata.AnnData,
+    contrast: ContrastSpec | None = None,
+    *,
+    key: str = "de",
+    kind: str = "conditional",
+    exact: bool = False,
+) -> anndata.AnnData:
+    """Samples × genes: what leaving each sample out would change, and which calls survive it.
+
+    Parameters
+    ----------
+    adata
+        As `de` left it, with its counts; it stays as it is.
+    contrast
+        As for `de`.
+    key
+        Name under which `de` stored its results.
+    kind
+        ``"conditional"``: size factors and dispersions are kept. ``"pipeline"``: dispersions and
+        their trend are fitted again too. What else is kept is listed in ``uns["frozen"]``.
+    exact
+        Fit everything again without each sample. Otherwise changes are predicted from derivatives
+        of the fit and one step of Newton's method, and only calls in doubt are fitted again.
+
+    Returns
+    -------
+    AnnData
+        Layers log2_fold_change, lfc_se and stat: the value without the sample less that with it.
+        NaN for genes without a fit and where nothing can be estimated without the sample.
+        ``layers["exact"]``: pairs whose call was judged by a refit. ``var``: the contrast's table
+        and most_influential (the sample without which stat changes most),
+        change_log2_fold_change, change_stat (without it), call (survives: it is called without
+        any single sample too; lost; untestable; not_called), lost_without (the sample, where a
+        call is lost), losses (how many samples' absence loses it). A call without a sample is
+        judged by ``uns["stat_cut"]``, the statistic at which adjusted p-values pass alpha.
+
+    Raises
+    ------
+    io.InputError
+        As for `contrast`; the counts or, for ``"pipeline"``, some of the genes are not there; or
+        the design has too many columns.
+    """
+    fit, origin = _store.load_fit(adata, key)
+    wanted = io.contrast(origin.coded, contrast)
+    cohort = _steps.cohort(adata, origin.coded, origin.layer, _store.log_sizes(adata, key))
+    found = _steps.influence(fit, wanted, cohort, kind, exact=exact)
+    table, _ = _steps.test(fit, wanted, adata.var_names)
+    about = {"contrast": wanted.name, "kind": kind}
+    return io.influence_table(found, table, pd.DataFrame(adata.obs).copy(), about)
+
+
 def check(
     adata: anndata.AnnData,
     design: str,

@@ -378,3 +378,22 @@ def test_more_memory_than_allowed_is_told_and_stops_nothing(write, run, tmp_path
     assert result.exit_code == 0, result.output
     assert files_in(out) == FILES
     assert "more than --memory 1MB" in result.stderr
+
+
+def test_influence_says_which_calls_survive(adata, write, run, tmp_path):
+    out = tmp_path / "out"
+    result = run(*write(), *DESIGN, *CONTRAST, "--influence", "conditional", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert files_in(out) == FILES | {"influence.csv"}
+    fitted = adata.copy()
+    contrast = ("condition", "treated", "control")
+    tl.de(fitted, "~ batch + condition", contrast)
+    expected = tl.influence(fitted, contrast).var
+    written = pd.read_csv(out / "influence.csv", index_col="gene")
+    words = written["call"].str.partition(" without ")
+    assert list(words[0]) == list(expected["call"])
+    assert list(words[2]) == list(expected["lost_without"])
+    assert np.allclose(written["change_stat"], expected["change_stat"], equal_nan=True)
+    record = json.loads((out / "run.json").read_text())
+    assert record["seconds"]["influence"]["wall"] > 0
+    assert "influence.csv" in record["files"]

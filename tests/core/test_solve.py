@@ -13,7 +13,7 @@ from expressway.core.cohort import Pooled, Samples, samples
 from expressway.core.irls import Irls
 from expressway.core.scalar import Curve, Interval, Scalar
 from expressway.core.solve import Resumed, Status, solve
-from expressway.models import dispersion, nb
+from expressway.models import nb, profile
 from expressway.run import Sites
 
 GENES = 60
@@ -54,14 +54,14 @@ def by_boxed(cohort, truth, genes=None, start=None, steps=None):
 def by_scalar(cohort, truth, genes=None):
     g = len(truth)
     ends = np.full(g, np.log(1e-8)), np.full(g, np.log(13.0))
-    shape = dispersion.Shape(truth[:, 1:], np.full(g, -1.0), np.full(g, 0.3))
+    shape = profile.Shape(truth[:, 1:], np.full(g, -1.0), np.full(g, 0.3))
     return solve(
         Scalar(),
-        dispersion.profile_glm,
+        profile.profile_glm,
         Interval(np.full(g, -2.0), *ends),
         shape,
         cohort,
-        penalty=dispersion.adjusted,
+        penalty=profile.adjusted,
         genes=genes,
     )
 

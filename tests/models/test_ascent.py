@@ -8,7 +8,7 @@ from fit_disp import Gene, ascend, gene_wise
 
 from expressway.core.cohort import Pooled, samples
 from expressway.core.hermite import Interpolant
-from expressway.models import ascent, dispersion
+from expressway.models import ascent, dispersion, profile
 
 GENES = 50
 HIGHEST = 10.0
@@ -30,9 +30,9 @@ def interpolant(cohort: Pooled, beta: np.ndarray) -> Interpolant:
     columns = []
     for a in at:
         log_alpha, zero = np.full(GENES, a), np.zeros(GENES)
-        shape = dispersion.Shape(beta, zero, zero)
-        sums = cohort.sum(dispersion.profile_linear, log_alpha, shape)
-        columns.append(dispersion.adjusted(log_alpha, shape, sums))
+        shape = profile.Shape(beta, zero, zero)
+        sums = cohort.sum(profile.profile_linear, log_alpha, shape)
+        columns.append(profile.adjusted(log_alpha, shape, sums))
     parts = (np.stack([np.asarray(c[i]) for c in columns], axis=1) for i in range(3))
     nodes = np.tile(at, (GENES, 1))
     return Interpolant(nodes, *parts, np.full(GENES, len(at) - 1))
@@ -67,16 +67,16 @@ def test_stops_where_deseq2_s_ascent_stops(n, seed):
 
 def test_interpolant_is_accurate_between_its_nodes():
     cohort, _, beta = simulated(4, 13)
-    profile = interpolant(cohort, beta)
-    flat = np.flatnonzero(np.max(profile.curvature, axis=1) < dispersion.FLAT)
+    table = interpolant(cohort, beta)
+    flat = np.flatnonzero(np.max(table.curvature, axis=1) < dispersion.FLAT)
     assert len(flat) > 10
     for a in (-18.3, -9.26, -4.1, -0.77, 2.2):
         log_alpha, zero = np.full(GENES, a), np.zeros(GENES)
-        shape = dispersion.Shape(beta, zero, zero)
-        exact = dispersion.adjusted(
-            log_alpha, shape, cohort.sum(dispersion.profile_linear, log_alpha, shape)
+        shape = profile.Shape(beta, zero, zero)
+        exact = profile.adjusted(
+            log_alpha, shape, cohort.sum(profile.profile_linear, log_alpha, shape)
         )
-        loss, slope = profile.at(log_alpha[flat], flat)
+        loss, slope = table.at(log_alpha[flat], flat)
         # DESeq2's ascent stops at a gain of 1e-6, at slopes of 1e-3.
         np.testing.assert_allclose(loss, exact.loss[flat], rtol=0, atol=2e-7)
         np.testing.assert_allclose(slope, exact.slope[flat], rtol=0, atol=5e-6)

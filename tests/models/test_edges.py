@@ -8,7 +8,7 @@ from expressway.core.cohort import Pooled, samples
 from expressway.core.irls import Irls
 from expressway.core.scalar import Interval, Scalar
 from expressway.core.solve import Status, solve
-from expressway.models import deseq, dispersion, nb
+from expressway.models import deseq, moments, nb, profile
 from expressway.models.cells import groups as groups_of
 from expressway.models.results import Results, Takers, results
 from expressway.models.status import MEANINGS, statuses
@@ -114,7 +114,7 @@ def test_solvers_stop_within_their_steps():
     rows, _ = cohort(len(x), x)
     fit, fitted = deseq.fit(rows, groups_of(x))
     genes = np.flatnonzero(fit.gene.base_mean > 0)
-    sums = fitted.sum(dispersion.moments, genes=genes)
+    sums = fitted.sum(moments.moments, genes=genes)
     begin = np.linalg.solve(sums.normal, sums.log[..., None])[..., 0]
     for alpha in (1e-8, 0.1, 12.0):
         alphas = np.full(len(genes), alpha)
@@ -126,18 +126,18 @@ def test_solvers_stop_within_their_steps():
             assert np.max(found.steps) <= solver.max_steps
             if isinstance(solver, Boxed):  # the last resort arrives
                 assert not np.any(found.status == Status.NOT_CONVERGED)
-    shape = dispersion.Shape(fit.gene.beta[genes], np.zeros(len(genes)), np.zeros(len(genes)))
+    shape = profile.Shape(fit.gene.beta[genes], np.zeros(len(genes)), np.zeros(len(genes)))
     solver = Scalar()
     for at in np.log([1e-8, 1e-3, 1.0, 12.0]):
-        bounds = np.log([dispersion.MIN_DISPERSION, 12.0])
+        bounds = np.log([moments.MIN_DISPERSION, 12.0])
         interval = Interval(*(np.full(len(genes), v) for v in (at, *bounds)))
         found = solve(
             solver,
-            dispersion.profile_glm,
+            profile.profile_glm,
             interval,
             shape,
             fitted,
-            penalty=dispersion.adjusted,
+            penalty=profile.adjusted,
             genes=genes,
         )
         assert np.max(found.steps) <= solver.max_steps

@@ -12,7 +12,7 @@ import pytest
 from scipy import special
 
 from expressway.core.cohort import Samples
-from expressway.models import dispersion, nb, outliers
+from expressway.models import moments, nb, outliers, profile
 
 N, G, P = 12, 9, 3
 # A loop over twelve rows adds the same terms in another order: rounding of terms that cancel.
@@ -45,8 +45,8 @@ RNG = np.random.default_rng(8)
 # Means from .05 to 500: clipped at .5 in some rows, not in others.
 BETA = np.column_stack([RNG.uniform(-2.5, 5, G), RNG.normal(0, 0.8, (G, 2))])
 ALPHA = 10 ** RNG.uniform(-3, 0.5, G)
-SHAPE = dispersion.Shape(BETA, RNG.normal(-2, 1, G), RNG.uniform(0, 2, G))
-LINEAR = dispersion.Shape(np.abs(BETA) * [3.0, 1.0, -1.0], SHAPE.prior_mean, SHAPE.prior_precision)
+SHAPE = profile.Shape(BETA, RNG.normal(-2, 1, G), RNG.uniform(0, 2, G))
+LINEAR = profile.Shape(np.abs(BETA) * [3.0, 1.0, -1.0], SHAPE.prior_mean, SHAPE.prior_precision)
 CENTER = RNG.uniform(1, 90, G)
 INVERSE = np.eye(P) * 0.03 + 0.01
 FITTED = outliers.Fitted(
@@ -64,10 +64,10 @@ STATISTICS = {
     "equation": (nb.equation, (BETA, ALPHA)),
     "likelihood": (nb.likelihood, (BETA, ALPHA)),
     "information": (nb.information, (BETA, ALPHA)),
-    "profile_glm": (dispersion.profile_glm, (np.log(ALPHA), SHAPE)),
-    "profile_linear": (dispersion.profile_linear, (np.log(ALPHA), LINEAR)),
-    "moments": (dispersion.moments, ()),
-    "spread": (dispersion.spread, (CENTER, LINEAR.beta)),
+    "profile_glm": (profile.profile_glm, (np.log(ALPHA), SHAPE)),
+    "profile_linear": (profile.profile_linear, (np.log(ALPHA), LINEAR)),
+    "moments": (moments.moments, ()),
+    "spread": (moments.spread, (CENTER, LINEAR.beta)),
     "flags": (outliers.flags, (FITTED,)),
 }
 
@@ -293,7 +293,7 @@ def test_profile_is_differentiated(name, penalised, s):
 
     def parts(a):
         sums = fn(a, shape, s)
-        return dispersion.adjusted(a, shape, sums) if penalised else sums
+        return profile.adjusted(a, shape, sums) if penalised else sums
 
     def slope_of(field):
         return per_gene(lambda a: getattr(parts(a), field), jnp.asarray(log_alpha))

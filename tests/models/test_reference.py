@@ -7,7 +7,7 @@ import pytest
 from fit_disp import Gene, ascend, posterior
 
 from expressway.core.cohort import Pooled
-from expressway.models import dispersion, nb, trend
+from expressway.models import moments, nb, trend
 from expressway.models.size_factors import log_counts, normalised
 
 CASES = (
@@ -171,10 +171,10 @@ def means(c, cohort, gene: int) -> tuple[np.ndarray, float]:
     """Fitted means of a gene's dispersion stages, and its start."""
     genes = np.array([gene])
     n, p = c.rows.x.shape
-    sums = cohort.sum(dispersion.moments, genes=genes)
+    sums = cohort.sum(moments.moments, genes=genes)
     linear = np.linalg.solve(sums.normal, sums.linear[..., None])[..., 0]
-    second = cohort.sum(dispersion.spread, sums.mean / n, linear, genes=genes)
-    start = dispersion.start(sums, second, n, p)
+    second = cohort.sum(moments.spread, sums.mean / n, linear, genes=genes)
+    start = moments.start(sums, second, n, p)
     if len(c.cells.size) == p:
         q = c.rows.x @ linear[0]
     else:
@@ -188,7 +188,7 @@ def test_coefficients_at_r_s_dispersions(name, case, fitted):
     c, f = case(name), fitted(name)
     # Genes whose counts were replaced were fitted to other counts.
     genes = np.flatnonzero(np.isfinite(c.table["dispersion"]) & ~f.fit.replaced)
-    sums = f.cohort.sum(dispersion.moments, genes=genes)
+    sums = f.cohort.sum(moments.moments, genes=genes)
     begin = np.linalg.solve(sums.normal, sums.log[..., None])[..., 0]
     alpha = c.table["dispersion"][genes]
     ours = nb.coefficients(f.cohort, begin, alpha, genes)

@@ -13,7 +13,7 @@ from expressway.core.cohort import Pooled, Samples, samples
 from expressway.core.irls import Irls
 from expressway.core.scalar import Interval, Scalar
 from expressway.core.solve import Status, solve
-from expressway.models import deseq, dispersion, nb
+from expressway.models import deseq, moments, nb, profile
 from expressway.models.cells import groups as groups_of
 from expressway.models.results import Takers, results
 from expressway.run import Sites
@@ -141,24 +141,24 @@ def test_one_more_step_changes_no_map_dispersion(name, case, fitted):
     f, c = fitted(name), case(name)
     gene = f.fit.gene
     genes = np.flatnonzero(gene.base_mean > 0)
-    sums = f.cohort.sum(dispersion.moments, genes=genes)
+    sums = f.cohort.sum(moments.moments, genes=genes)
     linear = np.linalg.solve(sums.normal, sums.linear[..., None])[..., 0]
-    shape = dispersion.Shape(
+    shape = profile.Shape(
         linear,
         np.log(gene.dispersion_trend[genes]),
         np.full(len(genes), 1 / f.fit.prior_variance),
     )
     n, p = c.rows.x.shape
     log_alpha = np.log(gene.dispersion_map[genes])
-    bounds = np.log([dispersion.MIN_DISPERSION, dispersion.max_dispersion(n)])
+    bounds = np.log([moments.MIN_DISPERSION, moments.max_dispersion(n)])
     interval = Interval(log_alpha, *(np.full(len(genes), bound) for bound in bounds))
     again = solve(
         Scalar(max_steps=1),
-        dispersion.profile_linear,
+        profile.profile_linear,
         interval,
         shape,
         f.cohort,
-        penalty=dispersion.adjusted,
+        penalty=profile.adjusted,
         genes=genes,
     )
     moved = np.abs(again.state.trial - log_alpha)

@@ -28,6 +28,7 @@ _STAGES = {
     "coefficients": 5.0,
     "refit": 2.0,
     "tests": 1.0,
+    "influence": 5.0,
     "writing": 3.0,
 }
 
@@ -57,6 +58,7 @@ def de(
     contrast: options.FirstContrast = None,
     test: options.Test = None,
     each: options.Each = None,
+    influence: options.Influence = None,
     reference: options.Reference = None,
     size_factors: options.SizeFactors = "ratio",
     alpha: options.Alpha = 0.1,
@@ -78,7 +80,8 @@ def de(
     """Differential expression of counts, with DESeq2's statistics.
 
     DIR receives results.csv, genes.csv, samples.csv, run.json and figures; with --each also
-    contrasts.h5ad (contrasts x genes) and contrasts.csv (a row a contrast).
+    contrasts.h5ad (contrasts x genes) and contrasts.csv (a row a contrast); with --influence also
+    influence.csv (a row a gene: would its call survive without any single sample).
     """
     clock = io.Clock()
     settings = deseq.Settings(
@@ -94,7 +97,8 @@ def de(
         io.check_folder(out, overwrite)
         specs = options.specs(contrast, test)
         levels = options.levels(reference, each, contrast)
-        with ends.progress(_STAGES, check, quiet=quiet) as progress:
+        stages = {k: v for k, v in _STAGES.items() if influence or k != "influence"}
+        with ends.progress(stages, check, quiet=quiet) as progress:
             progress.watch("reading")
             with clock.stage("reading"):
                 if samples is not None and not io.has_samples(counts):
@@ -115,9 +119,13 @@ def de(
             )
             tables = folder.tables(adata, specs, clock)
             every = folder.every(adata, each, clock)
+            if influence is not None:
+                progress.watch("influence")
+            moved = folder.influences(adata, specs, tables, influence, clock)
             progress.watch("writing")
             with io.written_folder(out) as scratch:
                 folder.write_every(every, scratch, clock)
+                folder.write_influences(moved, scratch, clock)
                 folder.write(adata, tables, scratch, clock, inputs)
                 check()
     show.excess(memory)

@@ -13,6 +13,7 @@ import pandas as pd
 
 from expressway import get, io, tl
 from expressway.io.contrast import ContrastSpec
+from expressway.models.survival import Kind
 
 # Letters of a contrast's name in the names of its files.
 _LETTERS = 60
@@ -59,6 +60,33 @@ def every(
     """Every level of a factor against one of them, if that is wanted."""
     with clock.stage("tests"):
         return None if each is None else tl.contrasts(adata, *each)
+
+
+def influences(
+    adata: anndata.AnnData,
+    specs: Sequence[ContrastSpec | None],
+    tested: Sequence[Tested],
+    kind: Kind | None,
+    clock: io.Clock,
+) -> dict[str, pd.DataFrame]:
+    """By name of file: what becomes of each gene's call without any single sample."""
+    if kind is None:
+        return {}
+    suffixes = {one.name: one.suffix for one in tested}
+    found = {}
+    for spec in specs:
+        with clock.stage("influence"):
+            moved = tl.influence(adata, spec, kind=kind)
+            name = f"influence{suffixes[str(moved.uns['contrast'])]}.csv"
+            found[name] = io.survival_table(moved)
+    return found
+
+
+def write_influences(found: Mapping[str, pd.DataFrame], folder: Path, clock: io.Clock) -> None:
+    """Write what `influences` found, before `write` lists the files."""
+    for name, table in found.items():
+        with clock.stage("tables"):
+            io.write_table(table, folder / name)
 
 
 def write_every(found: anndata.AnnData | None, folder: Path, clock: io.Clock) -> None:

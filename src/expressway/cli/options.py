@@ -8,6 +8,7 @@ import typer
 from expressway import io
 from expressway.io.contrast import ContrastSpec
 from expressway.models.size_factors import Method
+from expressway.models.survival import Kind
 
 Design = Annotated[
     str,
@@ -35,6 +36,14 @@ Each = Annotated[
     typer.Option(
         metavar="FACTOR REF",
         help="Compare every level of a factor with one: contrasts.h5ad and contrasts.csv.",
+    ),
+]
+Influence = Annotated[
+    Kind | None,
+    typer.Option(
+        metavar="KIND",
+        help="Which calls would survive without any single sample: influence.csv. conditional "
+        "keeps dispersions, pipeline fits them and their trend again.",
     ),
 ]
 Reference = Annotated[

@@ -77,6 +77,12 @@ def gamma_ratio(
     )
 
 
+def digamma_difference(y: Float[Array, "n g"], r: Float[Array, "g"]) -> Float[Array, "n g"]:
+    """``digamma(y + r) - digamma(r)`` of every row: what `gamma_ratio` sums."""
+    z = r + SHIFT
+    return log1p(y * (1.0 / z)[None]) + _tail(y + r[None]).digamma - _tail(r).digamma[None]
+
+
 def _tail(w: Float[Array, "*axes"]) -> _Tail:
     """Stirling's corrections at ``w + SHIFT`` less the shift from ``w`` up to it.
 

@@ -22,11 +22,14 @@ from .record import peak_memory as peak_memory
 from .record import resident_memory as resident_memory
 from .record import versions as versions
 from .sites import read_sites as read_sites
+from .tables import Influences as Influences
 from .tables import coefficients_table as coefficients_table
 from .tables import contrasts_table as contrasts_table
 from .tables import genes_table as genes_table
+from .tables import influence_table as influence_table
 from .tables import results_table as results_table
 from .tables import samples_table as samples_table
+from .tables import survival_table as survival_table
 from .write import check_folder as check_folder
 from .write import write_json as write_json
 from .write import write_table as write_table

@@ -1,6 +1,7 @@
 """Tables of a fitted analysis, as users read them: log2 units, names instead of positions."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import anndata
 import numpy as np
@@ -13,6 +14,7 @@ from expressway.core.solve import Status
 from expressway.models.deseq import DESeqFit
 from expressway.models.results import Many, Results
 from expressway.models.status import MEANINGS
+from expressway.models.survival import CALLS, Survival
 
 from .contrast import Differences
 
@@ -71,6 +73,70 @@ def contrasts_table(
         layers=layers,
         uns={"status": list(MEANINGS)},
     )
+
+
+class Influences(NamedTuple):
+    """What leaving each sample out changes of a contrast, log2, and what becomes of the calls."""
+
+    log2_fold_change: Float[np.ndarray, "n g"]
+    lfc_se: Float[np.ndarray, "n g"]
+    stat: Float[np.ndarray, "n g"]
+    calls: Survival
+    held: Bool[np.ndarray, "g"]
+    frozen: tuple[str, ...]
+
+
+def influence_table(
+    found: Influences, table: pd.DataFrame, obs: pd.DataFrame, about: dict[str, str]
+) -> anndata.AnnData:
+    """Samples × genes: changes as layers, a row a gene in ``var``.
+
+    ``var``: the columns of `results_table`; ``most_influential``, the sample without which the
+    statistic changes most, and ``change_log2_fold_change`` and ``change_stat`` without it; ``call``
+    (`models.survival.CALLS`), ``lost_without``, the sample without which the statistic is weakest,
+    if the call is lost, and ``losses``, the number of samples without which it is.
+    ``layers["exact"]``: pairs whose call was judged by a refit.
+    """
+    names = np.append(obs.index.to_numpy(dtype=object), "")
+    stat = np.where(np.isfinite(found.stat), np.abs(found.stat), -1.0)
+    most = np.where(np.max(stat, axis=0) > 0, np.argmax(stat, axis=0), -1)
+    at = (np.maximum(most, 0), np.arange(len(most)))
+    calls = found.calls
+    lost = list(CALLS).index("lost")
+    new = {
+        "most_influential": names[most],
+        "change_log2_fold_change": np.where(most >= 0, found.log2_fold_change[at], np.nan),
+        "change_stat": np.where(most >= 0, found.stat[at], np.nan),
+        "call": pd.Categorical.from_codes(calls.call, list(CALLS)),
+        "lost_without": names[np.where(calls.call == lost, calls.worst, -1)],
+        "losses": calls.losses,
+        "dispersion_held": found.held,
+    }
+    return anndata.AnnData(
+        obs=obs,
+        var=pd.concat([table, pd.DataFrame(new, index=table.index)], axis=1),
+        layers={
+            "log2_fold_change": found.log2_fold_change,
+            "lfc_se": found.lfc_se,
+            "stat": found.stat,
+            "exact": calls.exact,
+        },
+        uns={**about, "frozen": list(found.frozen), "stat_cut": calls.cut},
+    )
+
+
+def survival_table(found: anndata.AnnData) -> pd.DataFrame:
+    """One row a gene of `influence_table`: its call in words, and the most influential sample.
+
+    ``call``: survives, "lost without SAMPLE" (the one without which the statistic is weakest),
+    untestable, not_called.
+    """
+    var = pd.DataFrame(found.var)
+    pairs = zip(var["call"].astype(str), var["lost_without"].astype(str), strict=True)
+    words = [f"{call} without {sample}" if sample else call for call, sample in pairs]
+    table = var[["losses", "most_influential", "change_log2_fold_change", "change_stat"]].copy()
+    table.insert(0, "call", np.array(words, dtype=object))
+    return pd.DataFrame(table)
 
 
 def genes_table(fit: DESeqFit, genes: pd.Index) -> pd.DataFrame:

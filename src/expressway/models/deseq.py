@@ -14,25 +14,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from expressway._types import Array, Bool, Float, Int
-from expressway.core import linear
-from expressway.core.arrow import Arrow, Wide
-from expressway.core.cohort import Ask, Cohort, Pooled, Samples, meanwhile, rows_of, samples
-from expressway.core.lowrank import LowRank
+from expressway.core.arrow import Wide
+from expressway.core.cohort import Cohort, Pooled, Samples, meanwhile, rows_of, samples
 from expressway.core.order import Groups
 
 from . import dispersion, nb, outliers, trend
-from .size_factors import Method, log_counts, normalised
+from .genes import DEFAULTS as DEFAULTS
+from .genes import Frozen as Frozen
+from .genes import Gene as Gene
+from .genes import Settings as Settings
+from .genes import Stage as Stage
+from .genes import at_once as at_once
+from .genes import fit_genes
+from .size_factors import log_counts, normalised
 
 Watch = Callable[[str], None]
-
-
-# Runs a stage of a name and returns its result: timed, shown, or read back from a checkpoint.
-Stage = Callable[[str, Callable[[], Any]], Any]
-
-
-def at_once(name: str, compute: Callable[[], Any]) -> Any:  # noqa: ARG001
-    """Run a stage and nothing else."""
-    return compute()
 
 
 STAGES = (
@@ -45,56 +41,6 @@ STAGES = (
     "covariance",
     "outliers",
 )
-
-
-class Settings(NamedTuple):
-    """Choices of an analysis; the defaults are DESeq2's."""
-
-    size_factors: Method = "ratio"
-    prior_variance: float | None = None
-    """Variance of log dispersion around the trend (natural log); estimated when not given."""
-    replace_outliers: bool = True
-    min_replicates: int = 7
-    """Samples a design cell needs for its outliers to be replaced."""
-    keep_if_larger: bool = True
-    """In a two-group design an outlier's gene keeps its p-value if three samples have more counts.
-
-    It needs single samples' counts: where rows are not at hand it is off.
-    """
-    independent_filtering: bool = True
-    alpha: float = 0.1
-    """False-discovery rate at which the independent filter maximises the number of genes."""
-
-
-DEFAULTS = Settings()
-
-
-class Gene(NamedTuple):
-    """What the pipeline knows of each gene; NaN where nothing can be known."""
-
-    base_mean: Float[np.ndarray, "g"]
-    """Mean of normalised counts."""
-    base_variance: Float[np.ndarray, "g"]
-    dispersion_gene_wise: Float[np.ndarray, "g"]
-    dispersion_trend: Float[np.ndarray, "g"]
-    dispersion_map: Float[np.ndarray, "g"]
-    dispersion: Float[np.ndarray, "g"]
-    """MAP, or gene-wise for dispersion outliers."""
-    dispersion_outlier: Bool[np.ndarray, "g"]
-    dispersion_status: Int[np.ndarray, "g"]
-    beta: Float[np.ndarray, "g p"]
-    """Coefficients, natural log."""
-    covariance: Float[np.ndarray, "g p p"] | LowRank
-    """Of the coefficients, natural log."""
-    inverse: Float[np.ndarray, "g p p"] | LowRank
-    """``(X'WX + ridge)⁻¹``, of which the hat matrix is made."""
-    beta_status: Int[np.ndarray, "g"]
-    boxed: Bool[np.ndarray, "g"]
-    """Coefficients came from the box-constrained solver."""
-    unsupported: Float[np.ndarray, "g p p"] | LowRank
-    """Projector on directions in which the likelihood rises for ever (separation), else 0."""
-    positive: Float[np.ndarray, "g q q"] | Arrow
-    """``Z'Z``, Z = (1, X), over the samples with a count, none of them replaced."""
 
 
 class DESeqFit(NamedTuple):
@@ -116,13 +62,6 @@ class DESeqFit(NamedTuple):
     replaced: Bool[np.ndarray, "g"]
     """Genes refitted after their outliers were replaced."""
     settings: Settings
-
-
-class Frozen(NamedTuple):
-    """What a refit keeps from the fit of all genes."""
-
-    trend: trend.Trend
-    prior_variance: float
 
 
 def fit(
@@ -154,7 +93,7 @@ def fit(
     counted = stage("size factors", lambda: cohort.sum(log_counts))
     cohort = normalised(cohort, counted, settings.size_factors)
     genes = np.flatnonzero(counted.total > 0)
-    gene, frozen = _fit_genes(cohort, genes, cells, settings, stage)
+    gene, frozen = fit_genes(cohort, genes, cells, settings, stage)
     found = stage("outliers", lambda: _find_outliers(cohort, gene, genes, cells, settings))
     if np.any(found.replace):
 
@@ -207,124 +146,6 @@ def _compile_meanwhile(n: int, p: int, linear: bool) -> None:
 
     for fn in (first, second):
         meanwhile(fn)
-
-
-class _Moments(NamedTuple):
-    """What the first sums of normalised counts say of each gene."""
-
-    bulk: outliers.Bulk
-    linear: Float[np.ndarray, "k p"]
-    """Least squares of normalised counts on the design."""
-    begin: Float[np.ndarray, "k p"]
-    """Least squares of log(normalised counts + .1): where coefficients start."""
-    initial: Float[np.ndarray, "k"]
-    """Where dispersions start."""
-    unsupported: Float[np.ndarray, "k p p"] | LowRank
-    positive: Float[np.ndarray, "k q q"] | Arrow
-
-
-def _moments(cohort: Cohort, n: int, genes: Int[np.ndarray, "k"]) -> _Moments:
-    sums = cohort.sum(dispersion.moments, genes=genes)
-    by_least_squares = linear.solved_alike(sums.normal, sums.linear)
-    begin = linear.solved_alike(sums.normal, sums.log)
-    center = sums.mean / n
-    tried = nb.directions(sums.normal, sums.positive, sums.total)
-    asks = [Ask(dispersion.spread, (center, by_least_squares), genes=genes)]
-    if len(tried.genes):
-        asks.append(Ask(nb.sides, (tried.direction,), genes=genes[tried.genes]))
-    second, *found = cohort.sums(*asks)
-    against = found[0].against if found else np.zeros(0)
-    return _Moments(
-        bulk=outliers.Bulk(center, second.square / (n - 1)),
-        linear=by_least_squares,
-        begin=begin,
-        initial=dispersion.start(sums, second, n, cohort.coefficients),
-        unsupported=nb.unsupported(tried, against, len(genes)),
-        positive=sums.positive,
-    )
-
-
-def _fit_genes(
-    cohort: Cohort,
-    genes: Int[np.ndarray, "k"],
-    cells: Groups,
-    settings: Settings,
-    stage: Stage,
-    frozen: Frozen | None = None,
-) -> tuple[Gene, Frozen]:
-    """All stages between size factors and outliers, for the genes with a count."""
-    n, p = int(np.sum(cells.size)), cohort.coefficients
-    first = stage("moments", lambda: _moments(cohort, n, genes))
-    if len(cells.size) == p:
-        means = dispersion.Means(first.linear, linear=True)
-        begin = nearby = first.begin
-    else:
-        by_glm = stage("means", lambda: nb.coefficients(cohort, first.begin, first.initial, genes))
-        means = dispersion.Means(by_glm.beta, linear=False)
-        # The same fixed point from nearer by; where it was not reached, from DESeq2's start.
-        nearby = by_glm.beta
-        begin = np.where(by_glm.boxed[:, None], first.begin, nearby)
-    wise = stage(
-        "gene-wise dispersions",
-        lambda: dispersion.gene_wise(cohort, means, first.initial, n, genes),
-    )
-    if frozen is None:
-        frozen = _prior(first.bulk.mean, wise.alpha, n - p, settings)
-    fitted = frozen.trend.at(first.bulk.mean)
-    prior = (fitted, frozen.prior_variance)
-    best = stage(
-        "MAP dispersions",
-        lambda: dispersion.maximum_a_posteriori(cohort, means, wise, prior, n, genes),
-    )
-    above = trend.dispersion_outliers(wise.alpha, fitted, frozen.trend.residual_variance)
-    alpha = np.where(above, wise.alpha, best.alpha)
-    glm = stage("coefficients", lambda: nb.coefficients(cohort, begin, alpha, genes, nearby))
-    spread = stage("covariance", lambda: nb.covariance(cohort, glm.beta, alpha, genes))
-    found = Gene(
-        base_mean=first.bulk.mean,
-        base_variance=first.bulk.variance,
-        dispersion_gene_wise=wise.alpha,
-        dispersion_trend=fitted,
-        dispersion_map=best.alpha,
-        dispersion=alpha,
-        dispersion_outlier=above,
-        dispersion_status=np.where(above, wise.status, best.status),
-        beta=glm.beta,
-        covariance=spread.covariance,
-        inverse=spread.inverse,
-        beta_status=glm.status,
-        boxed=glm.boxed,
-        unsupported=first.unsupported,
-        positive=first.positive,
-    )
-    return _spread_out(found, genes, cohort.genes), frozen
-
-
-def _prior(
-    mean: Float[np.ndarray, "k"], alpha: Float[np.ndarray, "k"], df: int, settings: Settings
-) -> Frozen:
-    fitted = trend.fit_trend(mean, alpha)
-    variance = settings.prior_variance
-    if variance is None:
-        variance = trend.prior_variance(alpha, fitted.at(mean), fitted.residual_variance, df)
-    return Frozen(fitted, variance)
-
-
-def _spread_out(found: Gene, genes: Int[np.ndarray, "k"], total: int) -> Gene:
-    """The same for all genes of the cohort: NaN, 0 or False for those not fitted."""
-
-    def widen(part: np.ndarray) -> np.ndarray:
-        empty = np.nan if part.dtype.kind == "f" else 0
-        whole = np.full((total, *part.shape[1:]), empty, dtype=part.dtype)
-        whole[genes] = part
-        return whole
-
-    whole = jax.tree.map(widen, found)
-    missing = np.isnan(whole.base_mean)
-    matrices = jax.tree.leaves((whole.unsupported, whole.positive))
-    for zero in (whole.base_mean, whole.base_variance, *matrices):
-        zero[missing] = 0.0
-    return whole
 
 
 class _Found(NamedTuple):
@@ -397,15 +218,10 @@ def _refit(
 
     A gene without a count after replacement has base mean 0, coefficients 0 and variances 0.
     """
-    n, p = int(np.sum(cells.size)), cohort.coefficients
     refitted = np.flatnonzero(found.replace)
-    fitted = _fitted(gene, refitted)._replace(robust=found.robust[refitted])
-    bulk = outliers.Bulk(gene.base_mean[refitted], gene.base_variance[refitted])
-    value = stage("replacement", lambda: outliers.replacement(cohort, bulk, n, refitted))
-    shared = (outliers.cutoff(n, p), _replaceable(cells, settings))
-    new = cohort.map(outliers.replaced, fitted, value, shared=shared, genes=refitted)
+    new = _with_replaced(cohort, gene, found, cells, settings, stage)
     left = np.flatnonzero(stage("counts", lambda: new.sum(counts)).total > 0)
-    again, _ = _fit_genes(new, left, cells, settings, stage, frozen)
+    again, _ = fit_genes(new, left, cells, settings, stage, frozen)
     empty = np.setdiff1d(np.arange(len(refitted)), left)
     again.beta[empty] = 0.0
     for part in jax.tree.leaves((again.covariance, again.inverse)):
@@ -418,6 +234,48 @@ def _refit(
         return updated
 
     return jax.tree.map(put, gene, again)
+
+
+def _with_replaced(
+    cohort: Cohort, gene: Gene, found: _Found, cells: Groups, settings: Settings, stage: Stage
+) -> Cohort:
+    """Cohort of the genes that have outliers to replace, with their counts replaced."""
+    n, p = int(np.sum(cells.size)), cohort.coefficients
+    genes = np.flatnonzero(found.replace)
+    fitted = _fitted(gene, genes)._replace(robust=found.robust[genes])
+    bulk = outliers.Bulk(gene.base_mean[genes], gene.base_variance[genes])
+    value = stage("replacement", lambda: outliers.replacement(cohort, bulk, n, genes))
+    shared = (outliers.cutoff(n, p), _replaceable(cells, settings))
+    return cohort.map(outliers.replaced, fitted, value, shared=shared, genes=genes)
+
+
+class Replaced(NamedTuple):
+    """Genes that a fit gave other counts: as they were, and as they were refitted."""
+
+    before: Gene
+    """Of all genes of the cohort, filled where counts were replaced."""
+    cohort: Cohort
+    """Those genes with their counts replaced."""
+    genes: Int[np.ndarray, "k"]
+
+
+def replaced(fit: DESeqFit, cohort: Cohort, cells: Groups) -> Replaced:
+    """The counts that a fit replaced, found again: a gene's depend on it, trend and prior only.
+
+    Parameters
+    ----------
+    fit, cohort
+        What `fit` returned.
+    cells
+        As it had them.
+    """
+    genes = np.flatnonzero(fit.replaced)
+    kept = Frozen(fit.trend, fit.prior_variance)
+    before, _ = fit_genes(cohort, genes, cells, fit.settings, at_once, kept)
+    found = _find_outliers(cohort, before, genes, cells, fit.settings)
+    found = found._replace(replace=fit.replaced)
+    new = _with_replaced(cohort, before, found, cells, fit.settings, at_once)
+    return Replaced(before, new, genes)
 
 
 class Counts(NamedTuple):

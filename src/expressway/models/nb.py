@@ -11,37 +11,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from expressway._errors import InputError
 from expressway._types import Array, Bool, Float, Int
 from expressway.core import linear
 from expressway.core.arrow import Arrow
 from expressway.core.boxed import Boxed, Score
-from expressway.core.cohort import Cohort, Samples
+from expressway.core.cohort import Cohort, Pooled, Samples
 from expressway.core.irls import Equation, Irls
 from expressway.core.linear import weighted_crossproduct, weighted_sum
 from expressway.core.lowrank import LowRank
 from expressway.core.solve import Problem, relay, solve
 from expressway.core.special import log1p
 
-# DESeq2 R/core.R, minmu: means below it are raised inside weights, response and errors.
-MIN_MU = 0.5
+from .joint import End, finished, fit_joint
+from .joint import MaximumLikelihood as MaximumLikelihood
+from .means import BOX as BOX
+from .means import MIN_MU as MIN_MU
+from .means import mean as mean
+from .means import row_weight as row_weight
+from .moments import moments
+from .size_factors import log_counts
+
 # DESeq2 R/core.R, fitNbinomGLMs: lambda = 1e-6 on the log2 scale.
 RIDGE = 1e-6 / np.log(2) ** 2
-# DESeq2 R/core.R, fitNbinomGLMsOptim: `large` = 30 on the log2 scale.
-BOX = 30 * float(np.log(2))
-# exp of it, squared and times a count is still a number: at a site no trial point may overflow.
-FARTHEST = 300.0
 # Eigenvalues and projections of designs of order one below this are rounding.
 SIDE = 1e-9
-
-
-def mean(beta: Float[Array, "g p"], s: Samples) -> Float[Array, "n g"]:
-    """Means ``exp(offset + x beta)``, finite and positive at any trial point."""
-    return jnp.exp(jnp.clip(s.offset + s.x @ beta.T, -FARTHEST, FARTHEST))
-
-
-def row_weight(s: Samples) -> Float[Array, "n #g"]:
-    """What multiplies a row's terms: how often it counts × observation weight."""
-    return s.weight[:, None] * s.precision
 
 
 def equation(beta: Float[Array, "g p"], alpha: Float[Array, "g"], s: Samples) -> Equation:
@@ -176,6 +170,54 @@ def one_look(cohort: Cohort) -> None:
     solve(Irls(max_steps=1), equation, np.zeros((g, p)), np.ones(g), cohort, penalty=ridge_equation)
 
 
+def fit(
+    rows: Samples | Cohort,
+    dispersion: Float[np.ndarray, "g"] | float | None = None,
+    genes: Int[np.ndarray, "g"] | None = None,
+) -> MaximumLikelihood:
+    """Coefficients and dispersion of every gene by plain maximum likelihood.
+
+    Nothing of DESeq2: means are not raised, and there is no ridge, Cox-Reid term or prior. Offsets
+    are those of the rows (0 in `core.cohort.samples`).
+
+    Parameters
+    ----------
+    rows
+        Samples, or the cohort where they live.
+    dispersion
+        Given, of each gene or of all: coefficients only are fitted.
+    genes
+        Their indices; all when not given.
+
+    Returns
+    -------
+    MaximumLikelihood
+        With the observed information of what was fitted. Genes without a finite optimum are at
+        the bounds and say so in ``status`` and ``flat``.
+
+    Raises
+    ------
+    InputError
+        A dispersion is not above 0, or a joint fit is wanted of a wide design.
+    """
+    cohort = Pooled(rows) if isinstance(rows, Samples) else rows
+    if dispersion is None:
+        return fit_joint(cohort, genes)
+    index = np.arange(cohort.genes) if genes is None else np.asarray(genes)
+    alpha = np.broadcast_to(np.asarray(dispersion, float), index.shape).copy()
+    if not np.all((alpha > 0) & (alpha < np.inf)):
+        bad = int(np.flatnonzero(~((alpha > 0) & (alpha < np.inf)))[0])
+        msg = f"dispersions must be above 0 and finite, but gene {bad} has {alpha[bad]}"
+        raise InputError(msg)
+    some = np.flatnonzero(cohort.sum(log_counts, genes=index).total > 0)
+    at, alpha = index[some], alpha[some]
+    sums = cohort.sum(moments, genes=at)
+    start = linear.solved_alike(sums.normal, sums.log)
+    found = solve(Boxed(bound=BOX), likelihood, start, alpha, cohort, genes=at)
+    ended = End(found.theta, np.log(alpha), found.state.decrement, found.status)
+    return finished(cohort, ended, index, some, given=True)
+
+
 class Covariance(NamedTuple):
     """Covariance of the coefficients (natural log) and what the hat matrix is made of."""
 
@@ -234,7 +276,7 @@ def directions(
     ----------
     normal, positive, total
         ``sum x x'`` over all rows, ``sum (1, x)(1, x)'`` over those with a count, ``sum x`` over
-        all rows (`dispersion.moments`).
+        all rows (`moments.moments`).
     """
     positive = linear.without_first(positive)
     return Directions(*linear.least_against(normal, positive, total, SIDE))

@@ -10,14 +10,14 @@ import numpy as np
 from scipy import special
 
 from expressway._errors import InputError
-from expressway._types import Bool, Float
+from expressway._types import Bool, Float, Int
 from expressway.core.smooth import loess
 
-from .dispersion import MIN_DISPERSION
+from .moments import MIN_DISPERSION
 
 Kind = Literal["parametric", "mean"]
 # R stats::mad, constant: 1 / the normal's upper quartile, to five digits.
-_MAD = 1.4826
+MAD = 1.4826
 
 
 class Trend(NamedTuple):
@@ -60,14 +60,11 @@ def fit_trend(mean: Float[np.ndarray, "g"], alpha: Float[np.ndarray, "g"]) -> Tr
         asymptotic, extra = parametric(mean[used], alpha[used])
         kind: Kind = "parametric"
     except TrendError:
-        some = np.sort(alpha[alpha > 10 * MIN_DISPERSION])
-        cut = int(0.001 * len(some))
-        trimmed = float(np.mean(some[cut : len(some) - cut]))
-        asymptotic, extra, kind = trimmed, 0.0, "mean"
+        asymptotic, extra, kind = float(np.mean(alpha[_trimmed(alpha)])), 0.0, "mean"
     bare = Trend(asymptotic, extra, kind, np.nan)
     residual = np.log(alpha) - np.log(bare.at(mean))
     above = alpha >= 100 * MIN_DISPERSION
-    spread = _MAD * np.median(np.abs(residual[above] - np.median(residual[above])))
+    spread = MAD * np.median(np.abs(residual[above] - np.median(residual[above])))
     return bare._replace(residual_variance=float(spread**2))
 
 
@@ -82,6 +79,31 @@ def parametric(mean: Float[np.ndarray, "g"], alpha: Float[np.ndarray, "g"]) -> t
     TrendError
         If a coefficient is not positive or the iteration does not settle.
     """
+    coefficients, _ = _iterated(mean, alpha)
+    return float(coefficients[0]), float(coefficients[1])
+
+
+def _trimmed(alpha: Float[np.ndarray, "g"]) -> Int[np.ndarray, "k"]:
+    """Genes of which the mean is the fallback."""
+    some = np.flatnonzero(alpha > 10 * MIN_DISPERSION)
+    cut = int(0.001 * len(some))
+    return some[np.argsort(alpha[some], kind="stable")][cut : len(some) - cut]
+
+
+def members(
+    trend: Trend, mean: Float[np.ndarray, "g"], alpha: Float[np.ndarray, "g"]
+) -> Int[np.ndarray, "k"]:
+    """The genes whose dispersions `fit_trend` fitted in the end."""
+    if trend.kind == "mean":
+        return _trimmed(alpha)
+    used = np.flatnonzero(alpha > 100 * MIN_DISPERSION)
+    return used[_iterated(mean[used], alpha[used])[1]]
+
+
+def _iterated(
+    mean: Float[np.ndarray, "g"], alpha: Float[np.ndarray, "g"]
+) -> tuple[Float[np.ndarray, "2"], Bool[np.ndarray, "g"]]:
+    """Coefficients of `parametric`, and the genes of the last fit."""
     coefficients = np.array([0.1, 1.0])
     x = np.column_stack([np.ones_like(mean), 1.0 / mean])
     for _ in range(11):
@@ -92,7 +114,7 @@ def parametric(mean: Float[np.ndarray, "g"], alpha: Float[np.ndarray, "g"]) -> t
         if not np.all(coefficients > 0):
             raise TrendError
         if converged and np.sum(np.log(coefficients / old) ** 2) < 1e-6:
-            return float(coefficients[0]), float(coefficients[1])
+            return coefficients, good
     raise TrendError
 
 

@@ -15,15 +15,15 @@ from expressway._errors import InputError
 from expressway._types import Int
 from expressway.core.cohort import Ask, Pooled, samples
 from expressway.core.order import below
-from expressway.models import deseq, dispersion, nb, outliers, size_factors
+from expressway.models import deseq, moments, nb, outliers, profile, size_factors
 
 STATISTICS = (
     size_factors.log_counts,
     size_factors.log_sizes,
-    dispersion.moments,
-    dispersion.spread,
-    dispersion.profile_glm,
-    dispersion.profile_linear,
+    moments.moments,
+    moments.spread,
+    profile.profile_glm,
+    profile.profile_linear,
     nb.equation,
     nb.likelihood,
     nb.information,
