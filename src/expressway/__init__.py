@@ -3,15 +3,21 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import datasets as datasets
-from . import federated as federated
-from . import get as get
-from . import io as io
-from . import tl as tl
+from . import _types as _types  # doubles, before anything is computed
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from . import datasets as datasets
+    from . import federated as federated
+    from . import get as get
+    from . import io as io
     from . import pl as pl
+    from . import run as run
+    from . import tl as tl
+    from ._errors import NotAnOptimum as NotAnOptimum
+    from ._errors import Saddle as Saddle
+    from ._errors import SingularJacobian as SingularJacobian
+    from ._errors import Unfinished as Unfinished
     from .core import constraints as constraints
     from .core import folds as folds
     from .core.implicit import implicit as implicit
@@ -23,10 +29,16 @@ if TYPE_CHECKING:
     from .core.taylor import taylor as taylor
     from .core.weights import linear_response as linear_response
 
-# What is imported when it is first asked for: matplotlib takes half a second, and who analyses
-# counts needs none of it. Name to module, and what of it if not the module itself.
+# Everything is imported when it is first asked for: who differentiates a fit needs no tables, who
+# analyses counts no figures. Name to module, and what of it if not the module itself.
 _LATER = {
+    "datasets": ("datasets", None),
+    "federated": ("federated", None),
+    "get": ("get", None),
+    "io": ("io", None),
     "pl": ("pl", None),
+    "run": ("run", None),
+    "tl": ("tl", None),
     "constraints": ("core.constraints", None),
     "folds": ("core.folds", None),
     "Objective": ("core.problem", "Objective"),
@@ -37,6 +49,10 @@ _LATER = {
     "taylor": ("core.taylor", "taylor"),
     "jackknife": ("core.jackknife", "jackknife"),
     "linear_response": ("core.weights", "linear_response"),
+    "NotAnOptimum": ("_errors", "NotAnOptimum"),
+    "Saddle": ("_errors", "Saddle"),
+    "SingularJacobian": ("_errors", "SingularJacobian"),
+    "Unfinished": ("_errors", "Unfinished"),
 }
 
 
