@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from .core.jackknife import jackknife as jackknife
     from .core.problem import Equation as Equation
     from .core.problem import Objective as Objective
-    from .core.problem import Staged as Staged
     from .core.problem import Weighted as Weighted
+    from .core.staged import Staged as Staged
     from .core.taylor import taylor as taylor
     from .core.weights import linear_response as linear_response
 
@@ -43,7 +43,7 @@ _LATER = {
     "folds": ("core.folds", None),
     "Objective": ("core.problem", "Objective"),
     "Equation": ("core.problem", "Equation"),
-    "Staged": ("core.problem", "Staged"),
+    "Staged": ("core.staged", "Staged"),
     "Weighted": ("core.problem", "Weighted"),
     "implicit": ("core.implicit", "implicit"),
     "taylor": ("core.taylor", "taylor"),

@@ -7,7 +7,8 @@ import pytest
 
 from expressway._errors import SingularJacobian, Unfinished
 from expressway.core.implicit import implicit
-from expressway.core.problem import Equation, Objective, Staged, Weighted
+from expressway.core.problem import Equation, Objective, Weighted
+from expressway.core.staged import Staged
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 3))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from expressway.core.jackknife import jackknife
-from expressway.core.problem import Equation, Objective, Staged
+from expressway.core.problem import Equation, Objective
+from expressway.core.staged import Staged
 
 
 def least_squares(x, y):

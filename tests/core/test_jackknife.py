@@ -7,7 +7,8 @@ import pytest
 
 from expressway.core import constraints, folds
 from expressway.core.jackknife import jackknife
-from expressway.core.problem import Equation, Objective, Staged, Weighted
+from expressway.core.problem import Equation, Objective, Weighted
+from expressway.core.staged import Staged
 from expressway.core.weights import linear_response
 
 RNG = np.random.default_rng(0)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from expressway._errors import NotAnOptimum, Saddle, Unfinished
-from expressway.core.problem import Equation, Objective, Staged
+from expressway.core.problem import Equation, Objective
+from expressway.core.staged import Staged
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(50, 3))

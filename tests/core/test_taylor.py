@@ -9,7 +9,8 @@ import pytest
 
 from expressway.core import constraints
 from expressway.core.implicit import implicit
-from expressway.core.problem import Equation, Objective, Staged
+from expressway.core.problem import Equation, Objective
+from expressway.core.staged import Staged
 from expressway.core.taylor import taylor
 
 RNG = np.random.default_rng(0)

@@ -96,9 +96,9 @@ def most_influential(
         raise ValueError(msg)
     limit = min(max(3, jack.count // 10) if most is None else most, jack.count - 1)
     search = _Search(jack, quantity, change, level, standard_error)
-    scores = search.scores(search.start, corrected=False)
+    target, scores = search.scored(search.start)
     order = np.argsort(-scores)
-    total = search.target(search.start) - np.cumsum(np.maximum(scores[order], 0.0))
+    total = target - np.cumsum(np.maximum(scores[order], 0.0))
     flips = np.flatnonzero(total < 0)
     predicted = int(flips[0]) + 1 if len(flips) else -1
     if method == "first-order":
@@ -214,10 +214,6 @@ class _Search:
         estimate, error = (float(a) for a in self._concluded(state.t, state.h, self.held))
         return Conclusion(estimate, error, estimate / error if error > 0 else np.nan)
 
-    def target(self, state: _State) -> float:
-        """What is positive until the conclusion changes."""
-        return float(self._scored(state.t, state.h, self.held)[0])
-
     def flipped(self, after: Conclusion) -> bool:
         """Whether the conclusion is another one."""
         if self.change == "sign":
@@ -226,18 +222,22 @@ class _Search:
             return (abs(after.statistic) > self.z) != self.significant
         return -self.sign * after.statistic > self.z
 
-    def scores(self, state: _State, *, corrected: bool) -> Float[np.ndarray, "n"]:
+    def scored(self, state: _State) -> tuple[float, Float[np.ndarray, "n"]]:
+        """The target, and by how much it falls without each observation, to first order."""
+        value, found = self._scored(state.t, state.h, self.held)
+        return float(value), np.array(found)
+
+    def scores(self, state: _State) -> Float[np.ndarray, "n"]:
         """By how much the target falls without each observation; -inf for those removed.
 
         First-order, or corrected for each one's own leverage where the problem is small: the
         prediction of a Newton step without it.
         """
-        value, found = self._scored(state.t, state.h, self.held)
-        found = np.array(found)
-        if corrected and self._leverage:
+        value, found = self.scored(state)
+        if self._leverage:
             everyone = np.arange(self.jack.count)  # also those removed: nothing compiles twice
             after = self._after(state, everyone, everyone[:, None])
-            found = np.where(np.isfinite(after), float(value) - after, found)
+            found = np.where(np.isfinite(after), value - after, found)
         found[list(state.removed)] = -np.inf
         return found
 
@@ -309,7 +309,7 @@ class _Search:
         state = self.start
         together = max(1, -(-predicted // STEPS))
         while len(state.removed) < limit and not state.flipped:
-            scores = self.scores(state, corrected=True)
+            scores = self.scores(state)
             best = np.argsort(-scores)[: min(together, limit - len(state.removed))]
             best = best[scores[best] > 0]
             try:
@@ -350,7 +350,7 @@ class _Search:
             size -= max(1, size // 50)
         if size >= n:
             return np.arange(n)
-        by_score = np.argsort(-self.scores(self.start, corrected=True))
+        by_score = np.argsort(-self.scores(self.start))
         by_size = np.argsort(-np.linalg.norm(np.asarray(self._leverages()), axis=1))
         pairs = zip(by_score.tolist(), by_size.tolist(), strict=True)
         return np.array(list(dict.fromkeys(itertools.chain(*pairs)))[:size])
@@ -383,27 +383,18 @@ class _Search:
 
     def result(self, state: _State, predicted: int, method: str, *, smallest: bool) -> Influential:
         """A set that was found."""
-        observations, after = np.array(state.removed), self.conclusion(state)
-        reason = "checked by a refit"
-        return Influential(
-            True, observations, self.before, after, predicted, method, smallest, self.refits, reason
-        )
+        return self._answer(state, predicted, method, "checked by a refit", smallest=smallest)
 
     def none(
         self, state: _State, predicted: int, limit: int, method: str = "greedy", reason: str = ""
     ) -> Influential:
         """No set was found."""
         reason = reason or f"no set of at most {limit} observations was found"
-        observations = np.array(state.removed, dtype=int)
-        after = self.conclusion(state)
-        return Influential(
-            False,
-            observations,
-            self.before,
-            after,
-            predicted,
-            method,
-            False,
-            self.refits,
-            reason,
-        )
+        return self._answer(state, predicted, method, reason)
+
+    def _answer(
+        self, state: _State, predicted: int, method: str, reason: str, *, smallest: bool = False
+    ) -> Influential:
+        gone, after = np.array(state.removed, dtype=int), self.conclusion(state)
+        numbers = (gone, self.before, after, predicted)
+        return Influential(state.flipped, *numbers, method, smallest, self.refits, reason)
