@@ -13,7 +13,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from expressway.core import cohort, kernel
 from expressway.core.kernel import Kernel
 from expressway.models import nb
-from expressway.models.dispersion import moments
+from expressway.models.moments import moments
 
 CALLS = []
 

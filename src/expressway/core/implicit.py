@@ -21,6 +21,7 @@ from expressway._types import Array, Float
 from . import newton
 from .inverse import LU, Blocks, Cholesky, linear_solve
 from .solution import Solution, Stage
+from .system import kept
 
 # Newton's steps of a warm start, and the step, relative to the parameters, at which they end:
 # they converge quadratically, so that the next is below rounding.
@@ -103,7 +104,7 @@ def _no_tangent(a: Any) -> Any:
     return np.zeros(a.shape, jax.dtypes.float0)
 
 
-@functools.lru_cache(maxsize=16)
+@kept
 def _compiled(stage: Stage) -> Callable[[Any], Any]:
     return jax.jit(functools.partial(_moved, stage))
 

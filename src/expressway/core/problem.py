@@ -7,7 +7,7 @@ A `Solution` knows the problem it solves and the inverse of its Jacobian there, 
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class Objective:
     fn: Callable[..., Any]
     constraints: Any = None
     rows: Rows | None = None
+    systems: dict[Any, System] = field(default_factory=dict, repr=False)
 
     @classmethod
     def additive(
@@ -100,6 +101,7 @@ class Equation:
     fn: Callable[..., Any]
     constraints: Any = None
     rows: Rows | None = None
+    systems: dict[Any, System] = field(default_factory=dict, repr=False)
 
     @classmethod
     def additive(
@@ -136,28 +138,19 @@ def _hyper(problem: Objective | Equation, hyper: Any) -> Any:
     return Weighted(jnp.ones(problem.rows.count), hyper)
 
 
-# Problems that were traced, by their functions and the shapes of what they are functions of.
-_traced: dict[Any, System] = {}
-KEPT = 32
-
-
 def _functions(
     problem: Objective | Equation, theta: Any, hyper: Any, structure: str | None
 ) -> Functions:
-    key = (id(problem.fn), id(problem), jax.tree.structure((theta, hyper)), _kinds((theta, hyper)))
-    if key not in _traced or _traced[key].owner is not problem:
+    """Traced once for the shapes of theta and hyper, and kept with the problem."""
+    key = jax.tree.structure((theta, hyper)), _kinds((theta, hyper))
+    if key not in problem.systems:
         symmetric = isinstance(problem, Objective)
-        system = System(problem.fn, theta, hyper, problem.constraints, symmetric=symmetric)
-        system.owner = problem
-        while len(_traced) >= KEPT:
-            del _traced[next(iter(_traced))]
-        _traced[key] = system
-    system = _traced[key]
+        problem.systems[key] = System(
+            problem.fn, theta, hyper, problem.constraints, symmetric=symmetric
+        )
+    system = problem.systems[key]
     return Functions(
-        system,
-        system.hyper.vector(hyper),
-        system.held,
-        structure_of(system, structure),
+        system, system.hyper.vector(hyper), system.held, structure_of(system, structure)
     )
 
 

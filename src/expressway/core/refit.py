@@ -20,7 +20,7 @@ from expressway._types import Array, Float, Int
 from .inverse import each_row
 from .rows import Rows, score_of
 from .solution import Solution, Stage
-from .system import System
+from .system import System, kept
 
 # The error that is left, relative to how far the solution moved; to its size, where rounding is.
 EXACT, ROUNDING = 1e-9, 4e-16
@@ -140,13 +140,13 @@ def _alone(
         raise Unfinished(msg, error.point) from error
 
 
-@functools.lru_cache(maxsize=16)
+@kept
 def _forward(system: System) -> Any:
     """Unconstrained coordinates to the user's, of a batch."""
     return jax.jit(jax.vmap(lambda t: system.constrained.vector(system.forward(t))))
 
 
-@functools.lru_cache(maxsize=16)
+@kept
 def _sweep(stage: Stage) -> Any:
     """``-A0⁻¹ G`` of a batch, each with its own hyperparameters."""
     system = stage.system
@@ -158,7 +158,7 @@ def _sweep(stage: Stage) -> Any:
     return _with_arrays(stage, steps)
 
 
-@functools.lru_cache(maxsize=16)
+@kept
 def _without_rows(stage: Stage, rows: Rows) -> Any:
     """As `_sweep`, of a sum over observations: the gradient of all less those of a few.
 

@@ -3,7 +3,7 @@
 import functools
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ class Stage:
 
     functions: Functions
     found: newton.Found
+    kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
     def system(self) -> System:

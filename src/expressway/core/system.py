@@ -20,6 +20,23 @@ Hyper = Float[Array, "p"]
 COLUMNS = 256
 
 
+def kept(make: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of a system, or of a stage, whose results are kept with it.
+
+    A cache of its own would keep the data of problems that are long forgotten. The first argument
+    has a dictionary ``kept``; the others are told apart by what they are.
+    """
+
+    @functools.wraps(make)
+    def found(owner: Any, *args: Any) -> Any:
+        key = (make, *args)
+        if key not in owner.kept:
+            owner.kept[key] = make(owner, *args)
+        return owner.kept[key]
+
+    return found
+
+
 class System:
     """An objective's gradient, or an equation, as a function of two vectors.
 
@@ -48,7 +65,7 @@ class System:
         self, fn: Callable[..., Any], theta: Any, hyper: Any, constraints: Any, *, symmetric: bool
     ) -> None:
         self.symmetric, self._constraints = symmetric, constraints
-        self.owner: Any = None
+        self.kept: dict[Any, Any] = {}
         self.constrained = Flat(theta, "theta")
         free = theta if constraints is None else _each(constraints, theta, "inverse")
         self.theta, self.hyper = Flat(free, "theta"), Flat(hyper, "hyper")

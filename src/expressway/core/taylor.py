@@ -24,7 +24,7 @@ from .implicit import implicit, refactored
 from .inverse import LU, Blocks, Cholesky
 from .series import Tape
 from .solution import Solution, Stage
-from .system import System
+from .system import System, kept
 
 # Terms that fall more slowly than by this from one to the next: the series may not converge.
 RATIO = 0.7
@@ -182,12 +182,17 @@ class Series:
     def flat(self) -> Callable[[Any], Any]:
         """Sums of terms of a batch of directions, vectors in and a vector for each stage out."""
         arrays = tuple(_Arrays(*_arrays(stage)) for stage in self.fit.stages)
-        return functools.partial(_moves(_systems(self.fit), self.order), arrays)
+        return functools.partial(
+            _moves(self.fit.stages[-1].system, _systems(self.fit), self.order), arrays
+        )
 
     @functools.cached_property
     def _compiled(self) -> Callable[[Any], Any]:
         arrays = tuple(_Arrays(*_arrays(stage)) for stage in self.fit.stages)
-        return functools.partial(_terms(_systems(self.fit), self.order, self.fit.staged), arrays)
+        return functools.partial(
+            _terms(self.fit.stages[-1].system, _systems(self.fit), self.order, self.fit.staged),
+            arrays,
+        )
 
 
 def taylor(fit: Solution, order: int = 3) -> Series:
@@ -263,7 +268,7 @@ def _joined(own: Any, like: Any, thetas: list[Any]) -> Any:
     return jnp.concatenate([jnp.zeros_like(like) if own is None else own, *thetas])
 
 
-@functools.lru_cache(maxsize=64)
+@kept
 def _forward(system: System) -> Any:
     """The map from unconstrained coordinates to the user's vector, as a jaxpr."""
     shape = jax.ShapeDtypeStruct((system.theta.size,), float)
@@ -274,11 +279,13 @@ def _systems(fit: Solution) -> tuple[System, ...]:
     return tuple(stage.system for stage in fit.stages)
 
 
-# Compiled once for the systems, whichever solution of theirs is differentiated.
+# Compiled once for the systems, whichever solution of theirs is differentiated; kept with the last.
 
 
-@functools.lru_cache(maxsize=64)
-def _terms(systems: tuple[System, ...], order: int, staged: bool) -> Callable[..., Any]:
+@kept
+def _terms(
+    _last: System, systems: tuple[System, ...], order: int, staged: bool
+) -> Callable[..., Any]:
     """Terms 1 … order as pytrees."""
 
     def terms(arrays: Any, delta: Any) -> Any:
@@ -292,8 +299,8 @@ def _terms(systems: tuple[System, ...], order: int, staged: bool) -> Callable[..
     return jax.jit(terms)
 
 
-@functools.lru_cache(maxsize=64)
-def _moves(systems: tuple[System, ...], order: int) -> Callable[..., Any]:
+@kept
+def _moves(_last: System, systems: tuple[System, ...], order: int) -> Callable[..., Any]:
     """Sums of terms of a batch of directions."""
 
     def move(arrays: Any, delta: Any) -> Any:

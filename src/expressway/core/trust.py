@@ -15,7 +15,7 @@ import scipy.linalg
 from expressway._types import Array, Float
 
 from .functions import ROUNDING, Functions
-from .system import System
+from .system import System, kept
 
 # Parameters up to which the Hessian is formed for every step.
 SMALL = 300
@@ -172,7 +172,7 @@ def _exact(frame: _Spectral, gradient: np.ndarray, radius: float) -> _Move:
     )
 
 
-@functools.lru_cache(maxsize=64)
+@kept
 def _compiled(system: System) -> Callable[..., _Move]:
     return jax.jit(functools.partial(_search, system))
 

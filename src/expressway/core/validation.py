@@ -11,7 +11,8 @@ import numpy as np
 from expressway._types import Float
 
 from . import folds as folds_of
-from .solution import Solution
+from .solution import Solution, Stage
+from .system import kept
 
 if TYPE_CHECKING:
     from .jackknife import Jackknife
@@ -148,14 +149,14 @@ def jackknife_plus(
     return Interval(np.array(lower), np.array(upper))
 
 
-@functools.lru_cache(maxsize=16)
-def _own_loss(fit: Solution) -> Callable[..., Any]:
+@kept
+def _own_loss(_stage: Stage, fit: Solution) -> Callable[..., Any]:
     """What an observation adds to the objective."""
     return lambda theta, row: fit.problem.rows.term(theta, fit.hyper.hyper, row)
 
 
-@functools.lru_cache(maxsize=16)
-def _mapped(loss: Callable[..., Any]) -> Callable[..., Any]:
+@kept
+def _mapped(_stage: Stage, loss: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(jax.vmap(loss))
 
 
@@ -169,8 +170,8 @@ def _loss(
         if rows is None or not jack.fit.stages[0].system.symmetric:
             msg = "no loss is known of this problem; give loss=function of (theta, row)"
             raise ValueError(msg)
-        loss = _own_loss(jack.fit)
-    compiled = _mapped(loss)
+        loss = _own_loss(jack.fit.stages[0], jack.fit)
+    compiled = _mapped(jack.fit.stages[0], loss)
 
     def held_out(theta: Any, fold: np.ndarray, at: np.ndarray) -> np.ndarray:
         taken = jax.tree.map(lambda a: jnp.asarray(a)[fold], theta)

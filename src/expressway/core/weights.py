@@ -13,7 +13,7 @@ from expressway._types import Array, Float
 from .inverse import each_row
 from .rows import Rows, Weighted, score_of
 from .solution import Solution, Stage
-from .system import System
+from .system import System, kept
 
 
 def linear_response(fit: Solution, quantity: Callable[[Any], Any] | None = None) -> Any:
@@ -82,7 +82,7 @@ def scores(fit: Solution) -> Float[Array, "n d"]:
     return _scores(stage.system, rows)(stage.found.t, fit.hyper.hyper, rows.data)
 
 
-@functools.lru_cache(maxsize=16)
+@kept
 def _scores(system: System, rows: Rows) -> Callable[..., Any]:
     return jax.jit(jax.vmap(score_of(system, rows), in_axes=(None, None, 0)))
 
