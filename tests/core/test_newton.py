@@ -97,6 +97,10 @@ def test_roots():
 def test_saddles_and_what_has_no_end_are_refused(structure):
     with pytest.raises(Saddle, match=r"a saddle: .* -2 along theta\[1\]"):
         Objective(lambda t, h: t[0] ** 2 - t[1] ** 2).solve(jnp.zeros(2), structure=structure)
+    with pytest.raises(Saddle, match=r"a saddle: .* -2 along theta\[1\]"):
+        Objective(lambda t, h: t[0] ** 2 - t[1] ** 2).solve(
+            jnp.array([1.0, 0.0]), structure=structure
+        )
     # Beside the saddle it is left for the minimum.
     fit = Objective(lambda t, h: t[0] ** 2 - t[1] ** 2 + t[1] ** 4).solve(
         jnp.array([0.1, 1e-3]), structure=structure

@@ -29,7 +29,7 @@ from .functions import (
     singular_values,
 )
 from .system import System
-from .trust import NEGATIVE, scaling, spectral
+from .trust import scaling, spectral
 
 # Steps after which it is given up.
 MOST = 200
@@ -41,6 +41,8 @@ DONE = 1e-20
 STALLED = 1e-12
 # A step, relative to the parameters, below which the Hessian is that of before: 13 digits.
 SAME = 1e-13
+# Below minus this share of the largest an eigenvalue is negative.
+NEGATIVE = 1e-9
 # Newton's step, relative to the parameters, at an optimum; one at infinity is always a step away.
 SHORT = 1e-6
 # Products of conjugate gradients since the Hessian was formed, after which it is formed anew.
@@ -113,7 +115,7 @@ def minimise(f: Functions, point: Point, max_steps: int, watch: Callable[[Point]
         tiny = decrement**2 <= DONE * max(1.0, abs(value))
         watch(Point(np.asarray(t), radius, step, products))
         short = float(np.linalg.norm(move.step)) <= SHORT * (1.0 + float(np.linalg.norm(t)))
-        if not bool(move.negative) and tiny and short:
+        if tiny and short:
             return _polished(f, t, step, products)
         if step == max_steps:
             break

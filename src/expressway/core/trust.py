@@ -19,8 +19,6 @@ from .system import System, kept
 
 # Parameters up to which the Hessian is formed for every step.
 SMALL = 300
-# Below minus this share of the largest an eigenvalue is negative.
-NEGATIVE = 1e-9
 
 
 class _Whole(NamedTuple):
@@ -43,7 +41,6 @@ class _Spectral(NamedTuple):
 
     r: Float[np.ndarray, "d d"]
     curve: Float[np.ndarray, "d"]
-    negative: bool
 
     def back(self, v: Any) -> Any:
         return self.r.T @ np.asarray(v)
@@ -92,7 +89,7 @@ def scaling(f: Functions, t: Any) -> Any:
         most = np.max(np.abs(values), initial=0.0)
         # What is rounding has no curvature to divide by.
         curve = np.where(np.abs(values) > ROUNDING * most, values * np.sum(r**2, axis=0), 1.0)
-        return _Spectral(r, curve, bool(values[0] < -NEGATIVE * most))
+        return _Spectral(r, curve)
     try:
         lower = scipy.linalg.cholesky(matrix, lower=True)
         r = scipy.linalg.solve_triangular(lower, np.eye(len(lower)), lower=True).T
@@ -117,7 +114,6 @@ class _Move(NamedTuple):
     length: Any
     gain: Any
     decrement: Any
-    negative: Any
     boundary: Any
     products: Any
 
@@ -128,7 +124,6 @@ class _Search(NamedTuple):
     residual: Any
     direction: Any
     square: Any
-    negative: Any
     boundary: Any
     done: Any
     products: Any
@@ -166,7 +161,6 @@ def _exact(frame: _Spectral, gradient: np.ndarray, radius: float) -> _Move:
         length=np.linalg.norm(z),
         gain=-(b @ z + 0.5 * np.sum(curve * z**2)),
         decrement=np.sqrt(max(-(b @ z), 0.0)),
-        negative=frame.negative,
         boundary=not inside,
         products=0,
     )
@@ -213,13 +207,12 @@ def _search(system: System, root: Any, t: Any, h: Any, held: Any, gradient: Any,
             residual,
             residual + square / s.square * s.direction,
             square,
-            s.negative | negative,
             s.boundary | out,
             out | (square <= goal),
             s.products + 1,
         )
 
-    start = _Search(zero, zero, -b, -b, first, no, no, first == 0.0, 0)
+    start = _Search(zero, zero, -b, -b, first, no, first == 0.0, 0)
     end = jax.lax.while_loop(more, body, start)
     gain = -(b @ end.z + 0.5 * end.z @ end.hz)
     return _Move(
@@ -227,7 +220,6 @@ def _search(system: System, root: Any, t: Any, h: Any, held: Any, gradient: Any,
         length=jnp.sqrt(end.z @ end.z),
         gain=gain,
         decrement=jnp.sqrt(jnp.maximum(-(b @ end.z), 0.0)),
-        negative=end.negative,
         boundary=end.boundary,
         products=end.products,
     )
