@@ -8,7 +8,7 @@ demo: .venv
 	$(BIN)/python -m expressway.demo
 
 test: .venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv
 	$(BIN)/ruff format --check .
