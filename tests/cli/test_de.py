@@ -384,6 +384,7 @@ def test_influence_says_which_calls_survive(adata, write, run, tmp_path):
     out = tmp_path / "out"
     result = run(*write(), *DESIGN, *CONTRAST, "--influence", "conditional", "--out", out)
     assert result.exit_code == 0, result.output
+    assert "calls survive without any single sample" in result.output
     assert files_in(out) == FILES | {"influence.csv"}
     fitted = adata.copy()
     contrast = ("condition", "treated", "control")

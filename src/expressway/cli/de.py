@@ -131,3 +131,4 @@ def de(
     show.excess(memory)
     if not quiet:
         show.summary(adata, tables, counts.name, out)
+        show.survival(moved)

@@ -1,6 +1,6 @@
 """What the terminal shows after a run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import anndata
@@ -43,6 +43,16 @@ def summary(adata: anndata.AnnData, tested: Sequence[Tested], source: str, out: 
     memory = io.peak_memory()
     at_most = "" if memory is None else f"; at most {memory:,.0f} MB of memory"
     say(console, f"\nresults in {out}{at_most}")
+
+
+def survival(moved: Mapping[str, pd.DataFrame]) -> None:
+    """How many calls would survive without any single sample, of each file of influences."""
+    console = Console(highlight=False)
+    for name, table in moved.items():
+        survive = int((table["call"] == "survives").sum())
+        lost = int(table["call"].str.startswith("lost").sum())
+        called = survive + lost
+        say(console, f"{name}: {survive:,} of {called:,} calls survive without any single sample")
 
 
 def excess(memory: str | None) -> None:
