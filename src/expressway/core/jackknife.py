@@ -73,8 +73,7 @@ class Jackknife:
             Like theta, or like the quantity, each leaf with observations as first axis.
         """
         if quantity is None:
-            parts = self._trees(self._influence)
-            return parts[0] if len(parts) == 1 else tuple(parts)
+            return self._shaped(self._influence)
         theta_hat = implicit(self.fit)
         rows = jax.jacrev(lambda w: quantity(theta_hat(self.place(w))))(jnp.asarray(self.weight))
         return jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), rows)
@@ -101,13 +100,7 @@ class Jackknife:
         chosen = self.sets(sets)
         if corrected:
             return self.refit(chosen, order=order)
-        if order == 1:
-            moves = self._summed(chosen)
-            starts = [self._user(stage) for stage in self.fit.stages]
-            found = [start[None] + move for start, move in zip(starts, moves, strict=True)]
-        else:
-            found = self._predicted(chosen, order)
-        return self._shaped(found)
+        return self._shaped(self._predicted(chosen, order))
 
     def refit(self, sets: Any = None, *, order: int = 1) -> Any:
         """Exact parameters with each set left out: solved anew from the prediction, in batches.
@@ -239,11 +232,8 @@ class Jackknife:
         """Of each stage, in the user's coordinates."""
         rows = getattr(self.fit.problem, "rows", None)
         if rows is not None:
-            return [
-                np.asarray(
-                    in_users(self.fit.stages[0], -solved_many(self.fit.stages[0], scores(self.fit)))
-                )
-            ]
+            (stage,) = self.fit.stages
+            return [np.asarray(in_users(stage, -solved_many(stage, scores(self.fit))))]
         parts: list[list[Any]] = [[] for _ in self.fit.stages]
         size = self.fit.stages[0].system.hyper.size
         for first, last in self.batches(self.count):
@@ -253,15 +243,13 @@ class Jackknife:
                 part.append(np.asarray(value))
         return [np.concatenate(part) for part in parts]
 
-    def _trees(self, rows: Sequence[Any]) -> list[Any]:
-        return [
+    def _shaped(self, rows: Sequence[Any]) -> Any:
+        """Many vectors of parameters as the user knows them."""
+        parts = tuple(
             stage.system.constrained.trees(np.asarray(a))
             for stage, a in zip(self.fit.stages, rows, strict=True)
-        ]
-
-    def _shaped(self, rows: Sequence[Any]) -> Any:
-        parts = self._trees(rows)
-        return parts[0] if len(parts) == 1 else tuple(parts)
+        )
+        return parts if self.fit.staged else parts[0]
 
     def _user(self, stage: Stage) -> Float[np.ndarray, "d"]:
         system = stage.system
@@ -299,7 +287,11 @@ class Jackknife:
         return moves
 
     def _predicted(self, sets: Sequence[Int[np.ndarray, "_"]], order: int) -> list[np.ndarray]:
-        """Predictions of a higher order."""
+        """Predictions of each stage's parameters, user's coordinates."""
+        starts = [self._user(stage) for stage in self.fit.stages]
+        if order == 1:
+            moves = self._summed(sets)
+            return [start[None] + move for start, move in zip(starts, moves, strict=True)]
         series = self.series(order)
         h0 = np.asarray(self.fit.stages[0].functions.h)
         parts: list[list[Any]] = [[] for _ in self.fit.stages]
@@ -308,20 +300,13 @@ class Jackknife:
             for part, value in zip(parts, move, strict=True):
                 part.append(np.asarray(value))
         return [
-            self._user(stage)[None] + np.concatenate(part)
-            for stage, part in zip(self.fit.stages, parts, strict=True)
+            start[None] + np.concatenate(part) for start, part in zip(starts, parts, strict=True)
         ]
 
     def _free_starts(self, sets: Sequence[Int[np.ndarray, "_"]], order: int) -> list[np.ndarray]:
         """Where refits start, unconstrained coordinates: the prediction if constraints allow it."""
-        free = all(stage.system.plain for stage in self.fit.stages)
-        if free:
-            theta = self.leave_out(sets, order)
-            theta = theta if isinstance(theta, tuple) and len(self.fit.stages) > 1 else (theta,)
-            vectors = []
-            for stage, part in zip(self.fit.stages, theta, strict=True):
-                vectors.append(np.asarray(jax.vmap(stage.system.theta.vector)(part)))
-            return vectors
+        if all(stage.system.plain for stage in self.fit.stages):
+            return self._predicted(sets, order)
         return [np.repeat(np.asarray(s.found.t)[None], len(sets), 0) for s in self.fit.stages]
 
 
