@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from expressway._errors import SingularJacobian, Unfinished
+from expressway._errors import Saddle, SingularJacobian, Unfinished
 from expressway.core.implicit import implicit
 from expressway.core.problem import Equation, Objective, Weighted
 from expressway.core.staged import Staged
@@ -154,5 +154,10 @@ def test_no_derivative_no_solution():
     with pytest.raises(Unfinished, match="no root found"):
         theta_hat(-1.0)
     assert np.isnan(jax.jit(theta_hat)(-1.0))
+    # Warm steps end on a maximum, where the curvature is negative: it is none.
+    turned = Objective(lambda t, h: 0.5 * h * t**2 + 0.01 * t**4).solve(0.1, 1.0)
+    assert np.isnan(jax.jit(implicit(turned))(-1.0))
+    with pytest.raises(Saddle, match="a saddle"):
+        implicit(turned)(-1.0)
     with pytest.raises(ValueError, match="hyper has shape"):
         theta_hat(jnp.zeros(2))

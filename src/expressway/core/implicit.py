@@ -165,8 +165,10 @@ def _moved(stage: Stage, h: Float[Array, "p"]) -> Any:
     t0 = jnp.asarray(stage.found.t)
     start = (t0, zero_order(t0), 0, jnp.asarray(False))
     t, _, _steps, done = jax.lax.while_loop(more, body, start)
-    t = jnp.where(done, t, jnp.nan)
-    return t, refactored(inverse0, functools.partial(system.push, t, h, held), t)
+    inverse = refactored(inverse0, functools.partial(system.push, t, h, held), t)
+    # A stationary point that is no minimum has no Cholesky factor.
+    good = [jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(inverse)]
+    return jnp.where(functools.reduce(jnp.logical_and, good, done), t, jnp.nan), inverse
 
 
 def _newton(inverse0: Any, product: Any, g: Any, *, symmetric: bool) -> Any:
