@@ -34,6 +34,21 @@ def test_a_curved_valley_is_followed_to_its_end(structure):
     assert certificate.smallest > values[0] * (1 - 1e-8)
 
 
+def test_more_parameters_than_are_formed_at_every_step():
+    a = RNG.normal(size=(320, 301)) / 10
+
+    def fn(t, h):
+        return jnp.sum(jnp.log(jnp.cosh(a @ t - h))) + 0.5 * jnp.sum(t**2) + 0.1 * jnp.sum(t**4)
+
+    h = jnp.asarray(5 * RNG.normal(size=320))
+    dense = Objective(fn).solve(jnp.zeros(301), h)
+    free = Objective(fn).solve(jnp.zeros(301), h, structure="matrix-free")
+    np.testing.assert_allclose(dense.theta, free.theta, atol=1e-11)
+    # The Hessian is formed now and then, products with it do the rest.
+    assert dense.certificate.products < 8 * 301
+    np.testing.assert_allclose(dense.certificate.smallest, free.certificate.smallest, rtol=1e-2)
+
+
 def test_blocks():
     x = RNG.normal(size=(9, 2))
 
