@@ -1,5 +1,6 @@
 """Genes spread over the processes of a Dask cluster: the same results, also where one is lost."""
 
+import logging
 import os
 import re
 import signal
@@ -30,6 +31,10 @@ def data():
 
 @pytest.fixture(scope="module")
 def client():
+    # Ends of connections to a worker that was killed are told long after its test.
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(("distributed", "asyncio")):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
     with cluster, Client(cluster) as client:
         yield client
