@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import scipy.sparse.linalg
 
 from expressway._types import Array, Float
 
+from .flat import Flat
 from .inverse import LU, Blocks, Cholesky, Conjugate, Inverse, Krylov
 from .system import System
 
@@ -47,6 +49,16 @@ class Functions(NamedTuple):
     held: Any
     structure: Structure
 
+    @property
+    def theta(self) -> Flat:
+        """How parameters lie in a vector, and what they are called."""
+        return self.system.theta
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the Jacobian is a Hessian."""
+        return self.system.symmetric
+
     def both(self, t: Any) -> tuple[float, Float[np.ndarray, "d"]]:
         """Objective and gradient; of an equation half its squared norm, and itself."""
         value, gradient = self.system.both(t, self.h, self.held)
@@ -63,14 +75,46 @@ class Functions(NamedTuple):
     def matrix(self, t: Any) -> Float[np.ndarray, "d d"]:
         """Jacobian."""
         found = np.asarray(self.system.jacobian(t, self.h, self.held))
-        return 0.5 * (found + found.T) if self.system.symmetric else found
+        return 0.5 * (found + found.T) if self.symmetric else found
 
     def blocks(self, t: Any) -> Float[np.ndarray, "k b b"]:
         """Its diagonal blocks."""
         return np.asarray(self.system.blocks(t, self.h, self.held))
 
 
-def finite(f: Functions, t: Any, value: float, gradient: np.ndarray) -> None:
+class Closed(NamedTuple):
+    """An objective whose derivatives are written out: nothing is compiled for it."""
+
+    value_gradient: Callable[[Float[np.ndarray, "d"]], tuple[float, Float[np.ndarray, "d"]]]
+    hessian: Callable[[Float[np.ndarray, "d"]], Float[np.ndarray, "d d"]]
+    theta: Flat
+    structure: Structure = "dense"
+    symmetric: bool = True
+
+    def both(self, t: Any) -> tuple[float, Float[np.ndarray, "d"]]:
+        """Objective and gradient."""
+        return self.value_gradient(np.asarray(t))
+
+    def gradient(self, t: Any) -> Float[np.ndarray, "d"]:
+        """Gradient."""
+        return self.both(t)[1]
+
+    def product(self, t: Any, v: Any) -> Any:
+        """Hessian times a vector."""
+        return self.matrix(t) @ v
+
+    def matrix(self, t: Any) -> Float[np.ndarray, "d d"]:
+        """Hessian."""
+        return self.hessian(np.asarray(t))
+
+    def blocks(self, t: Any) -> Float[np.ndarray, "k b b"]:
+        """Its diagonal blocks."""
+        return self.matrix(t)[
+            self.theta.block_index()[:, :, None], self.theta.block_index()[:, None]
+        ]
+
+
+def finite(f: Functions | Closed, t: Any, value: float, gradient: np.ndarray) -> None:
     """Nothing, where all is finite.
 
     Raises
@@ -83,27 +127,27 @@ def finite(f: Functions, t: Any, value: float, gradient: np.ndarray) -> None:
         raise ValueError(msg)
     if not np.all(np.isfinite(gradient)):
         at = int(np.flatnonzero(~np.isfinite(gradient))[0])
-        what = "gradient" if f.system.symmetric else "equation"
+        what = "gradient" if f.symmetric else "equation"
         msg = (
-            f"the {what} of {f.system.theta.label(at)} is {gradient[at]} where that is "
+            f"the {what} of {f.theta.label(at)} is {gradient[at]} where that is "
             f"{float(t[at]):.6g}; start elsewhere, or write the function so that it is finite there"
         )
         raise ValueError(msg)
 
 
-def inverted(f: Functions, t: Any, matrix: Float[np.ndarray, "d d"] | None = None) -> Any:
+def inverted(f: Functions | Closed, t: Any, matrix: Float[np.ndarray, "d d"] | None = None) -> Any:
     """Factorisation at a point, where a dense matrix may be at hand."""
     if f.structure == "matrix-free":
-        return Conjugate() if f.system.symmetric else Krylov()
+        return Conjugate() if f.symmetric else Krylov()
     if f.structure == "block":
         blocks = f.blocks(t)
         try:
             inverse = np.linalg.inv(blocks)
         except np.linalg.LinAlgError:
             inverse = np.linalg.pinv(blocks)
-        return Blocks(jnp.asarray(inverse), jnp.asarray(f.system.theta.block_index()))
+        return Blocks(jnp.asarray(inverse), jnp.asarray(f.theta.block_index()))
     matrix = f.matrix(t) if matrix is None else matrix
-    if f.system.symmetric:
+    if f.symmetric:
         try:
             return Cholesky(jnp.asarray(scipy.linalg.cholesky(matrix, lower=True)))
         except scipy.linalg.LinAlgError:
@@ -118,18 +162,18 @@ def inverted(f: Functions, t: Any, matrix: Float[np.ndarray, "d d"] | None = Non
     return LU(jnp.asarray(factors), jnp.asarray(pivots))
 
 
-def applied(f: Functions, inverse: Inverse, t: Any, b: Any) -> Float[np.ndarray, "d"]:
+def applied(f: Functions | Closed, inverse: Inverse, t: Any, b: Any) -> Float[np.ndarray, "d"]:
     """``A⁻¹ b``."""
     if isinstance(inverse, Cholesky):
         return scipy.linalg.cho_solve((np.asarray(inverse.lower), True), np.asarray(b))
     return np.asarray(inverse.solve(functools.partial(f.product, t), jnp.asarray(b)))
 
 
-def columns(f: Functions) -> int:
+def columns(f: Functions | Closed) -> int:
     """What a factorisation costs in products."""
-    size = f.system.theta.size
+    size = f.theta.size
     if f.structure == "block":
-        return size // len(f.system.theta.block_index())
+        return size // len(f.theta.block_index())
     return size if f.structure == "dense" else 0
 
 
@@ -142,7 +186,9 @@ class Spectrum(NamedTuple):
     kind: str
 
 
-def eigenvalues(f: Functions, t: Any, matrix: Float[np.ndarray, "d d"] | None = None) -> Spectrum:
+def eigenvalues(
+    f: Functions | Closed, t: Any, matrix: Float[np.ndarray, "d d"] | None = None
+) -> Spectrum:
     """Of a Hessian; of one that is not formed a Ritz value, which is above the smallest."""
     size = len(t)
     if f.structure == "dense" or (f.structure == "matrix-free" and size <= FEW):
@@ -155,7 +201,7 @@ def eigenvalues(f: Functions, t: Any, matrix: Float[np.ndarray, "d d"] | None = 
         values, vectors = np.linalg.eigh(f.blocks(t))
         block = int(np.argmin(values[:, 0]))
         direction = np.zeros(size)
-        direction[f.system.theta.block_index()[block]] = vectors[block, :, 0]
+        direction[f.theta.block_index()[block]] = vectors[block, :, 0]
         largest = float(np.max(values))
         return Spectrum(float(values[block, 0]), largest, direction, "eigenvalue")
     operator: Any = scipy.sparse.linalg.LinearOperator(
@@ -179,7 +225,7 @@ def _quotient(operator: Any, v: np.ndarray) -> float:
     return float(v @ operator.matvec(v) / (v @ v))
 
 
-def singular_values(f: Functions, t: Any) -> Spectrum:
+def singular_values(f: Functions | Closed, t: Any) -> Spectrum:
     """Of an equation's Jacobian."""
     if f.structure == "matrix-free":
         return Spectrum(np.nan, np.nan, np.zeros(len(t)), "not known (matrix-free)")
@@ -188,7 +234,7 @@ def singular_values(f: Functions, t: Any) -> Spectrum:
         _, values, right = np.linalg.svd(f.blocks(t))
         block = int(np.argmin(values[:, -1]))
         direction = np.zeros(len(t))
-        direction[f.system.theta.block_index()[block]] = right[block, -1]
+        direction[f.theta.block_index()[block]] = right[block, -1]
         return Spectrum(
             float(values[block, -1]), float(np.max(values)), direction, "singular value"
         )
@@ -196,7 +242,7 @@ def singular_values(f: Functions, t: Any) -> Spectrum:
     return Spectrum(float(values[-1]), float(values[0]), right[-1], "singular value")
 
 
-def _only_blocks(f: Functions, t: Any) -> None:
+def _only_blocks(f: Functions | Closed, t: Any) -> None:
     """Nothing, where the Jacobian has nothing outside of its blocks.
 
     Raises
@@ -205,7 +251,7 @@ def _only_blocks(f: Functions, t: Any) -> None:
         A product with a random vector says that it has.
     """
     v = np.random.default_rng(0).normal(size=len(t))
-    index, blocks = f.system.theta.block_index(), f.blocks(t)
+    index, blocks = f.theta.block_index(), f.blocks(t)
     expected = np.zeros(len(t))
     expected[index] = np.einsum("kij,kj->ki", blocks, v[index])
     found = np.asarray(f.product(t, jnp.asarray(v)))

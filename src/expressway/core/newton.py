@@ -19,6 +19,7 @@ from expressway._types import Array, Float
 
 from . import trust
 from .functions import (
+    Closed,
     Functions,
     Spectrum,
     applied,
@@ -87,7 +88,9 @@ class Found(NamedTuple):
     """The direction of the smallest eigenvalue or singular value."""
 
 
-def minimise(f: Functions, point: Point, max_steps: int, watch: Callable[[Point], None]) -> Found:
+def minimise(
+    f: Functions | Closed, point: Point, max_steps: int, watch: Callable[[Point], None]
+) -> Found:
     """The optimum that descent reaches.
 
     Raises
@@ -154,7 +157,9 @@ def minimise(f: Functions, point: Point, max_steps: int, watch: Callable[[Point]
     raise Unfinished(msg, left)
 
 
-def root(f: Functions, point: Point, max_steps: int, watch: Callable[[Point], None]) -> Found:
+def root(
+    f: Functions | Closed, point: Point, max_steps: int, watch: Callable[[Point], None]
+) -> Found:
     """The root that damped Newton steps reach.
 
     Raises
@@ -196,7 +201,7 @@ def root(f: Functions, point: Point, max_steps: int, watch: Callable[[Point], No
     raise Unfinished(msg, Point(np.asarray(t), share, max_steps, products))
 
 
-def _polished(f: Functions, t: Any, steps: int, products: int) -> Found:
+def _polished(f: Functions | Closed, t: Any, steps: int, products: int) -> Found:
     """Newton's steps with the Hessian where it is, until they no longer bring it nearer."""
     inverse, spectrum = _judged(f, t)
     products += columns(f)
@@ -232,7 +237,7 @@ def _polished(f: Functions, t: Any, steps: int, products: int) -> Found:
     return Found(jnp.asarray(t), certificate, inverse, spectrum.direction)
 
 
-def _rooted(f: Functions, t: Any, steps: int, products: int, length: float) -> Found:
+def _rooted(f: Functions | Closed, t: Any, steps: int, products: int, length: float) -> Found:
     """A root with its certificate."""
     residual = f.gradient(t)
     spectrum = singular_values(f, t)
@@ -250,7 +255,7 @@ def _rooted(f: Functions, t: Any, steps: int, products: int, length: float) -> F
     return Found(jnp.asarray(t), certificate, inverse, spectrum.direction)
 
 
-def judged(f: Functions, t: Any) -> Found:
+def judged(f: Functions | Closed, t: Any) -> Found:
     """A point found elsewhere, with its certificate.
 
     Raises
@@ -258,7 +263,7 @@ def judged(f: Functions, t: Any) -> Found:
     Saddle
         The Hessian has a negative eigenvalue there.
     """
-    if not f.system.symmetric:
+    if not f.symmetric:
         inverse = inverted(f, t)
         length = float(np.linalg.norm(applied(f, inverse, t, f.gradient(t))))
         return _rooted(f, t, 0, columns(f), length)
@@ -274,7 +279,7 @@ def judged(f: Functions, t: Any) -> Found:
     return Found(jnp.asarray(t), certificate, inverse, spectrum.direction)
 
 
-def _judged(f: Functions, t: Any) -> tuple[Any, Spectrum]:
+def _judged(f: Functions | Closed, t: Any) -> tuple[Any, Spectrum]:
     """Inverse of a positive definite Hessian, None for a singular one, and its ends.
 
     Raises
@@ -288,7 +293,7 @@ def _judged(f: Functions, t: Any) -> tuple[Any, Spectrum]:
     if spectrum.smallest < -max(NEGATIVE * spectrum.largest, rounding):
         msg = (
             f"a saddle: the gradient vanishes, but the Hessian has the {spectrum.kind} "
-            f"{spectrum.smallest:.3g} along {f.system.theta.labels(spectrum.direction)}; "
+            f"{spectrum.smallest:.3g} along {f.theta.labels(spectrum.direction)}; "
             "start elsewhere, for example a step along it"
         )
         raise Saddle(msg)

@@ -14,11 +14,13 @@ import scipy.linalg
 
 from expressway._types import Array, Float
 
-from .functions import ROUNDING, Functions
+from .functions import ROUNDING, Closed, Functions
 from .system import System, kept
 
 # Parameters up to which the Hessian is formed for every step.
 SMALL = 300
+# Squared ratio of the pivots of a matrix that needs no eigenvalues to be seen positive definite.
+CLEARLY = 1e-9
 
 
 class _Whole(NamedTuple):
@@ -70,20 +72,23 @@ class _Plain(NamedTuple):
         return v
 
 
-def spectral(f: Functions) -> bool:
+def spectral(f: Functions | Closed) -> bool:
     """Whether the Hessian is formed for every step: a small one costs less than it saves."""
-    return f.structure == "dense" and f.system.theta.size <= SMALL
+    return isinstance(f, Closed) or (f.structure == "dense" and f.theta.size <= SMALL)
 
 
-def scaling(f: Functions, t: Any) -> Any:
+def scaling(f: Functions | Closed, t: Any) -> Any:
     """R with ``R R' = |H|⁻¹``: eigenvalues by their absolute values, small ones raised."""
     if f.structure == "matrix-free":
         return _Plain()
     if f.structure == "block":
         values, vectors = np.linalg.eigh(f.blocks(t))
-        return _Parts(jnp.asarray(_scaled(values, vectors)), f.system.theta.block_index())
+        return _Parts(jnp.asarray(_scaled(values, vectors)), f.theta.block_index())
     matrix = f.matrix(t)
-    if spectral(f):
+    if isinstance(f, Closed) or spectral(f):
+        definite = _definite(matrix)
+        if definite is not None:
+            return definite
         values, vectors = np.linalg.eigh(matrix)
         r = _scaled(values, vectors)
         most = np.max(np.abs(values), initial=0.0)
@@ -99,6 +104,20 @@ def scaling(f: Functions, t: Any) -> Any:
         pass
     values, vectors = np.linalg.eigh(matrix)
     return _Whole(jnp.asarray(_scaled(values, vectors)))
+
+
+def _definite(matrix: Float[np.ndarray, "d d"]) -> _Spectral | None:
+    """The scaling of a matrix that is clearly positive definite, without its eigenvectors."""
+    lapack: Any = scipy.linalg.lapack
+    lower, failed = lapack.dpotrf(matrix, lower=1)
+    if failed:
+        return None
+    pivots = np.diag(lower)
+    # Smaller ones may be rounding, and what eigenvalues are raised to is decided by eigenvalues.
+    if not np.min(pivots) ** 2 > CLEARLY * np.max(pivots) ** 2:
+        return None
+    inverse, _ = lapack.dtrtri(lower, lower=1)
+    return _Spectral(np.tril(inverse).T, np.ones(len(matrix)))
 
 
 def _scaled(values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -129,9 +148,9 @@ class _Search(NamedTuple):
     products: Any
 
 
-def step(f: Functions, root: Any, t: Any, gradient: Any, radius: float) -> _Move:
+def step(f: Functions | Closed, root: Any, t: Any, gradient: Any, radius: float) -> _Move:
     """The step in the trust region: exact, or where conjugate gradients lead."""
-    if isinstance(root, _Spectral):
+    if isinstance(root, _Spectral) or isinstance(f, Closed):
         return _exact(root, gradient, radius)
     compiled = _compiled(f.system)
     return compiled(root, t, f.h, f.held, jnp.asarray(gradient), radius)
