@@ -95,6 +95,11 @@ class Curves(NamedTuple):
     spread: float
     """Variance within clusters of each coordinate, added to what is not known of an estimate."""
 
+    def some(self, genes: slice | np.ndarray) -> "Curves":
+        """Some of the genes."""
+        seen = None if self.seen is None else self.seen[genes]
+        return self._replace(y=self.y[genes], seen=seen)
+
     def fit(self, weight: Float[np.ndarray, "n"]) -> Fitted:
         """Weighted least squares of every gene, samples counting as often as weights say."""
         z, y = self.frame.design, self.y

@@ -85,6 +85,10 @@ class Terms(NamedTuple):
     half: Float[np.ndarray, "g h"]
     """Upper half of ``L_g``."""
 
+    def some(self, genes: slice) -> "Terms":
+        """Of some of the genes."""
+        return Terms(self.observed.some(genes), self.pull[genes], self.half[genes])
+
 
 class _Half(NamedTuple):
     """Where the upper half of a d × d matrix lies, and how often an entry is in the whole."""

@@ -47,6 +47,8 @@ RATIO = 0.5
 CORRECTIONS = 3
 STEPS = 300
 WORKERS = 2
+# Numbers in one part of the arrays that have an entry for each gene, sample and pair of coordinates.
+PART = 2**23
 
 
 class Stage(Protocol):
@@ -55,6 +57,10 @@ class Stage(Protocol):
     @property
     def frame(self) -> Frame:
         """Coordinates of the curves."""
+        ...
+
+    def some(self, genes: slice | np.ndarray) -> "Stage":
+        """Some of the genes."""
         ...
 
     def observed(self, weight: Float[np.ndarray, "n"]) -> Observed:
@@ -121,7 +127,15 @@ def differentiated(
         t = terms(stage.observed(np.ones(len(stage.frame.u))))
     theta = found.mixture.vector()
     factor = scipy.linalg.cho_factor(hessian(theta, t, ridge))
-    return TimeCourse(found, -scipy.linalg.cho_solve(factor, moved(theta, t, stage.changes())))
+    n, d = stage.frame.u.shape
+    g = len(t.pull)
+    size = max(1, PART // (n * d * d))
+    column = np.zeros((len(theta), n))
+    for first in range(0, g, size):
+        genes = slice(first, min(first + size, g))
+        part = stage.some(genes)
+        column += moved(theta, t.some(genes), part.changes()) * (len(t.pull[genes]) / g)
+    return TimeCourse(found, -scipy.linalg.cho_solve(factor, column))
 
 
 class Fold(NamedTuple):

@@ -1,0 +1,259 @@
+"""Curves of every gene from counts: negative-binomial regression with dispersions given.
+
+``log mu_gn = offset_n + level_g + u_n' x_g`` (natural logarithms), variance ``mu + alpha mu²``, and
+the frame of `curves`: ``|x_g|`` is the length of the centred curve over the samples. Each gene has
+an information matrix of its own, the observed one at its optimum. Size factors and dispersions are
+those of the analysis of all samples, also where samples are left out.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from expressway._types import Float, Int
+from expressway.core.boxed import Boxed
+from expressway.core.cohort import Pooled, samples
+from expressway.core.solve import solve
+
+from . import nb
+from .curves import Frame, information_left
+from .means import BOX
+from .mixture import Change, Observed, half
+
+# Newton's steps for a gene's level, given its curve; from the ratio of sums a handful are enough.
+LEVEL_STEPS = 20
+# Newton's steps from the optimum of other weights, after which a gene goes to the general solver,
+WARM_STEPS = 8
+# and Newton's decrement, squared, at which it is there: the next is its square.
+THERE = 1e-12
+
+
+class Point(NamedTuple):
+    """Counts at an optimum."""
+
+    inverse: Float[np.ndarray, "g c c"]
+    """Of the observed information."""
+    score: Float[np.ndarray, "g n"]
+    """``(y - mu) / (1 + alpha mu)``."""
+    observed: Float[np.ndarray, "g n"]
+    """``mu (1 + alpha y) / (1 + alpha mu)²``: minus the score's derivative."""
+    slope: Float[np.ndarray, "g n"]
+    """Its derivative in the linear predictor."""
+
+
+class CountCurves(NamedTuple):
+    """Counts of genes and the frame of their curves; a stage of `timecourse`."""
+
+    y: Float[np.ndarray, "g n"]
+    offset: Float[np.ndarray, "n"]
+    """Natural logarithm of size factors."""
+    alpha: Float[np.ndarray, "g"]
+    frame: Frame
+    spread: float
+    """Variance within clusters of each coordinate, added to what is not known of an estimate."""
+    beta: Float[np.ndarray, "g c"]
+    """Level and coordinates at the optimum for all samples."""
+
+    def some(self, genes: slice | np.ndarray) -> "CountCurves":
+        """Some of the genes."""
+        return self._replace(y=self.y[genes], alpha=self.alpha[genes], beta=self.beta[genes])
+
+    def fit(self, weight: Float[np.ndarray, "n"]) -> Float[np.ndarray, "g c"]:
+        """Level and coordinates with samples counting as often as weights say."""
+        if np.all(weight == 1.0):
+            return self.beta
+        return warm(self, weight)
+
+    def observed(self, weight: Float[np.ndarray, "n"]) -> Observed:
+        """Coordinates of each gene's centred curve, and their precision.
+
+        ``L = (C + spread I)⁻¹``, C the coordinates' part of the inverse observed information.
+        """
+        beta = self.fit(weight)
+        return Observed(beta[:, 1:].copy(), self._precision(self._point(beta, weight)))
+
+    def _precision(self, at: Point) -> Float[np.ndarray, "g d d"]:
+        d = self.frame.u.shape[1]
+        return np.linalg.inv(at.inverse[:, 1:, 1:] + self.spread * np.eye(d))
+
+    def _point(self, beta: Float[np.ndarray, "g c"], weight: Float[np.ndarray, "n"]) -> Point:
+        z = self.frame.design
+        alpha = self.alpha[:, None]
+        mu = np.exp(np.minimum(self.offset + beta @ z.T, 700.0))
+        over = 1.0 / (1.0 + alpha * mu)
+        observed = mu * (1.0 + alpha * self.y) * over**2
+        squares = (z[:, :, None] * z[:, None, :]).reshape(len(z), -1)
+        information = ((weight * observed) @ squares).reshape(-1, z.shape[1], z.shape[1])
+        inverse = np.linalg.inv(information + np.diag(_ridge(self.frame)))
+        slope = observed * (1.0 - alpha * mu) * over
+        return Point(inverse, (self.y - mu) * over, observed, slope)
+
+    def changes(self) -> Iterator[Change]:
+        """Derivative of estimates and precisions in each sample's weight, at weights of 1.
+
+        With A the observed information, W its weights and s the scores: ``dbeta = A⁻¹ z_n s_n``,
+        ``dA = W_n z_n z_n' + sum_m W'_m (z_m' dbeta) z_m z_m'``, ``dL = L (A⁻¹ dA A⁻¹) L`` (its
+        coordinates' part).
+        """
+        z = self.frame.design
+        one = np.ones(len(z))
+        at = self._point(self.beta, one)
+        precision = self._precision(at)
+        x = self.beta[:, 1:]
+        d = x.shape[1]
+        held = half(d)
+        toward = at.inverse @ z.T  # g c n: A⁻¹ z
+        reach = np.swapaxes(precision @ toward[:, 1:], 1, 2)  # g n d: L A⁻¹ z
+        squares = np.ascontiguousarray(reach[:, :, held.row] * reach[:, :, held.column])  # g n h
+        between = z @ toward  # g n n: z_m' A⁻¹ z_n
+        along = (reach @ x[:, :, None])[:, :, 0]  # g n
+        for n in range(len(z)):
+            share = at.slope * between[:, :, n] * at.score[:, n, None]
+            share[:, n] += at.observed[:, n]
+            pull = (np.swapaxes(reach, 1, 2) @ (share * along)[:, :, None])[:, :, 0]
+            moved = (share[:, None] @ squares)[:, 0]
+            yield Change(pull + reach[:, n] * at.score[:, n, None], moved)
+
+    def conditioning(self, weight: Float[np.ndarray, "n"]) -> float:
+        """Smallest eigenvalue of ``Q'WQ``, Q orthonormal columns: the information that is left."""
+        return information_left(self.frame, weight)
+
+    def errors(
+        self,
+        rows: Int[np.ndarray, "_"],
+        weight: Float[np.ndarray, "n"],
+        curve: Float[np.ndarray, "g n"],
+        centre: str,
+    ) -> Float[np.ndarray, "g _"]:
+        """Deviance residuals at some samples, given level and curve; their square is a deviance.
+
+        Parameters
+        ----------
+        rows
+            The samples.
+        weight
+            Of the samples from which the level is taken, by maximum likelihood.
+        curve
+            Centred curve of each gene at all samples, natural logarithm.
+        centre
+            ``"fit"``: the level is as above. ``"mean"``: it is from all samples.
+        """
+        each = np.ones_like(weight) if centre == "mean" else weight
+        eta = self.offset + curve
+        alpha = self.alpha[:, None]
+        size = np.exp(eta)
+        total = np.sum(each * self.y, axis=1)
+        level = np.log(np.maximum(total, 0.5)) - np.log(np.sum(each * size, axis=1))
+        for _ in range(LEVEL_STEPS):
+            mu = size * np.exp(level)[:, None]
+            over = 1.0 / (1.0 + alpha * mu)
+            score = np.sum(each * (self.y - mu) * over, axis=1)
+            step = score / np.sum(each * mu * over, axis=1)
+            # Without a count the level has no finite optimum.
+            step = np.where(total > 0, np.clip(step, -1.0, 1.0), 0.0)
+            level = level + step
+            if np.max(np.abs(step), initial=0.0) < 1e-10:
+                break
+        return deviance_residual(
+            self.y[:, rows], (size * np.exp(level)[:, None])[:, rows], self.alpha
+        )
+
+
+def deviance_residual(
+    y: Float[np.ndarray, "g m"], mu: Float[np.ndarray, "g m"], alpha: Float[np.ndarray, "g"]
+) -> Float[np.ndarray, "g m"]:
+    """``sign(y - mu) sqrt(2 (y log(y/mu) - (y + 1/alpha) log((1 + alpha y) / (1 + alpha mu))))``."""
+    a = alpha[:, None]
+    log_ratio = np.log(np.where(y > 0, y, 1.0) / np.where(y > 0, mu, 1.0))
+    other = np.log1p(a * (y - mu) / (1.0 + a * mu))
+    deviance = 2.0 * (y * log_ratio - (y + 1.0 / a) * other)
+    return np.sign(y - mu) * np.sqrt(np.maximum(deviance, 0.0))
+
+
+def _ridge(frame: Frame) -> Float[np.ndarray, "c"]:
+    """DESeq2's ridge, on columns of the size that the solver sees."""
+    scale = np.ones(frame.u.shape[1] + 1)
+    scale[1:] = 1.0 / len(frame.u)
+    return nb.RIDGE * scale
+
+
+def warm(curves: CountCurves, weight: Float[np.ndarray, "n"]) -> Float[np.ndarray, "g c"]:
+    """Level and coordinates at other weights, by Newton's method from those of all samples.
+
+    The objective is convex. Genes that are not there after a few steps are fitted by the general
+    solver.
+    """
+    beta = curves.beta.copy()
+    open_ = np.arange(len(beta))
+    ridge, z = _ridge(curves.frame), curves.frame.design
+    last = np.full(len(beta), np.inf)
+    for _ in range(WARM_STEPS):
+        part = curves.some(open_)
+        at = part._point(beta[open_], weight)
+        score = (weight * at.score) @ z - ridge * beta[open_]
+        step = (at.inverse @ score[:, :, None])[:, :, 0]
+        decrement = np.sum(step * score, axis=1)
+        # Where steps do not get shorter they overshoot: left to the general solver.
+        good = np.isfinite(decrement) & (decrement < last[open_])
+        last[open_] = np.where(good, decrement, -np.inf)
+        beta[open_[good]] += step[good]
+        open_ = open_[good & (decrement > THERE)]
+        if not len(open_):
+            break
+    stuck = np.union1d(open_, np.flatnonzero(last == -np.inf))
+    if len(stuck):
+        part = curves.some(stuck)
+        beta[stuck] = fitted(part, weight, part.beta)
+    return beta
+
+
+def fitted(
+    curves: CountCurves, weight: Float[np.ndarray, "n"], start: Float[np.ndarray, "g c"]
+) -> Float[np.ndarray, "g c"]:
+    """Level and coordinates of every gene by maximum likelihood with DESeq2's ridge.
+
+    The solver sees columns of mean square 1, so that its bounds mean the same for any number of
+    samples.
+    """
+    scale = np.ones(start.shape[1])
+    scale[1:] = np.sqrt(len(curves.frame.u))
+    rows = samples(curves.y.T, curves.frame.design * scale)
+    rows = rows._replace(offset=curves.offset[:, None], weight=weight)
+    found = solve(
+        Boxed(bound=BOX),
+        nb.likelihood,
+        start / scale,
+        curves.alpha,
+        Pooled(rows),
+        penalty=nb.ridge_likelihood,
+    )
+    return np.asarray(found.theta) * scale
+
+
+def count_curves(
+    y: Float[np.ndarray, "g n"],
+    offset: Float[np.ndarray, "n"],
+    alpha: Float[np.ndarray, "g"],
+    frame: Frame,
+    spread: float,
+) -> CountCurves:
+    """Curves of counts, fitted to all samples.
+
+    Parameters
+    ----------
+    y
+        Counts.
+    offset
+        Natural logarithm of size factors.
+    alpha
+        Dispersions.
+    frame
+        Of the curves.
+    spread
+        Variance within clusters of each coordinate.
+    """
+    normalised = np.log(y / np.exp(offset) + 0.1)
+    start = np.column_stack([np.mean(normalised, axis=1), normalised @ frame.u])
+    curves = CountCurves(y, offset, alpha, frame, spread, start)
+    return curves._replace(beta=fitted(curves, np.ones(len(offset)), start))
