@@ -3,6 +3,7 @@
 from expressway._errors import InputError as InputError
 
 from .check import check_counts as check_counts
+from .choose import numeric as numeric
 from .contrast import Contrast as Contrast
 from .contrast import Differences as Differences
 from .contrast import contrast as contrast
