@@ -1,0 +1,5 @@
+"""Data to try things on: simulated with known truth, and where real data lie."""
+
+from .counts import simulate as simulate
+from .draws import Simulation as Simulation
+from .folder import data_folder as data_folder
