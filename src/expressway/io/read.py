@@ -47,7 +47,7 @@ class _Kind(NamedTuple):
 
     name: str
     missing: Sequence[str]
-    """Texts that stand for NaN."""
+    """Texts that are NaN to the parser, so that columns with gaps are numbers, not objects."""
     checked: Callable[[Counts, pd.Index, pd.Index, str], Counts]
     """The numbers as they are kept; refuses others."""
 
