@@ -3,6 +3,7 @@
 from expressway._errors import InputError as InputError
 
 from .check import check_counts as check_counts
+from .choose import numeric as numeric
 from .contrast import Contrast as Contrast
 from .contrast import Differences as Differences
 from .contrast import contrast as contrast
@@ -15,6 +16,7 @@ from .load import on_disk as on_disk
 from .load import parse_bytes as parse_bytes
 from .read import has_samples as has_samples
 from .read import read_counts as read_counts
+from .read import read_expression as read_expression
 from .read import read_samples as read_samples
 from .record import Clock as Clock
 from .record import digest as digest

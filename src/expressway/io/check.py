@@ -1,7 +1,7 @@
-"""Whether a table holds counts."""
+"""Whether a table holds counts, or values of expression."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ _PIECE = 2**20
 
 
 class _Defect(NamedTuple):
-    """What a count must not be, and what to do about it."""
+    """What a number must not be, and what to do about it."""
 
     name: str
     found: Callable[[np.ndarray], np.ndarray]
@@ -35,6 +35,11 @@ _DEFECTS = (
         "give raw counts, not normalised ones; round estimated counts first",
     ),
 )
+# Mostly the logarithm of 0.
+_INFINITE = _Defect(
+    "infinite", np.isinf, "add an offset before taking logarithms, or leave the cell empty"
+)
+_NO_NUMBER = "write numbers with a decimal point; leave empty, or NA, what is missing"
 
 
 def check_counts(x: Counts, genes: Labels, samples: Labels, where: str) -> None:
@@ -58,6 +63,32 @@ def check_counts(x: Counts, genes: Labels, samples: Labels, where: str) -> None:
     if isinstance(x, np.ndarray) and x.dtype == object:
         _refuse_text(x, genes, samples, where)
     refuse_defects(x, genes, samples, where)
+
+
+def as_expression(x: Counts, genes: Labels, samples: Labels, where: str) -> Counts:
+    """The same matrix as doubles: real numbers, of either sign, and NaN where one is missing.
+
+    Sparse matrices stay sparse. Text that says a number is that number, text of `MISSING` is NaN.
+
+    Parameters
+    ----------
+    x, genes, samples, where
+        As for `check_counts`.
+
+    Raises
+    ------
+    InputError
+        Names the first gene and sample with another text or an infinite number.
+    """
+    check_labels(genes, samples, where)
+    if isinstance(x, np.ndarray) and x.dtype == object:
+        x = _numbers(x, genes, samples, where)
+    if x.dtype.kind not in "iuf":
+        message = f"{where}: expression must be numbers, but is of type {x.dtype}; convert it"
+        raise InputError(message)
+    _refuse(x, "value", (_INFINITE,), genes, samples, where)
+    real: Any = x
+    return real.astype(np.float64, copy=False)
 
 
 def check_labels(genes: Labels, samples: Labels, where: str) -> None:
@@ -91,15 +122,12 @@ def refuse_defects(x: Counts, genes: Labels, samples: Labels, where: str) -> Non
     values = x if isinstance(x, np.ndarray) else x.data
     if all(map(_sound, _pieces(values))):
         return
-    for defect in _DEFECTS:
-        bad = defect.found(values)
-        if bad.any():
-            sample, gene, value = _first(x, bad)
-            message = (
-                f"{where}: gene {genes[gene]}, sample {samples[sample]}: count {value} is "
-                f"{defect.name} ({np.count_nonzero(bad)} such); {defect.advice}"
-            )
-            raise InputError(message)
+    _refuse(x, "count", _DEFECTS, genes, samples, where)
+
+
+def is_missing(value: object) -> bool:
+    """Whether a cell says that there is no value."""
+    return value is None or value is pd.NA or str(value).strip() in MISSING
 
 
 def refuse_repeats(kind: str, labels: pd.Index, where: str) -> None:
@@ -117,6 +145,11 @@ def refuse_repeats(kind: str, labels: pd.Index, where: str) -> None:
             "rename, add up or remove the repeats"
         )
         raise InputError(message)
+
+
+def some(names: pd.Index, most: int = 3) -> str:
+    """The first few of some names, for a message."""
+    return ", ".join(map(str, names[:most])) + (", …" if len(names) > most else "")
 
 
 def _pieces(values: np.ndarray) -> Iterator[np.ndarray]:
@@ -137,25 +170,66 @@ def _sound(values: np.ndarray) -> bool:
     return bool(np.all((values >= 0) & (values < np.inf) & (values == np.floor(values))))
 
 
+def _refuse(
+    x: Counts, word: str, defects: Sequence[_Defect], genes: Labels, samples: Labels, where: str
+) -> None:
+    """Refuse numbers with one of the defects; `word` is what messages call a number."""
+    values = x if isinstance(x, np.ndarray) else x.data
+    for defect in defects:
+        bad = defect.found(values)
+        if bad.any():
+            place, value = _first(x, bad, genes, samples, where)
+            message = (
+                f"{place}: {word} {value} is {defect.name} ({np.count_nonzero(bad)} such); "
+                f"{defect.advice}"
+            )
+            raise InputError(message)
+
+
 def _refuse_text(x: np.ndarray, genes: Labels, samples: Labels, where: str) -> None:
-    numbers = pd.to_numeric(pd.Series(x.ravel()), errors="coerce")
-    bad = np.isnan(np.asarray(numbers, dtype=float)).reshape(x.shape)
+    bad = np.isnan(_parsed(x))
     if bad.any():
-        sample, gene, value = _first(x, bad)
-        name = "missing" if value is None or str(value).strip() in MISSING else "not a number"
+        place, value = _first(x, bad, genes, samples, where)
+        name = "missing" if is_missing(value) else "not a number"
         message = (
-            f"{where}: gene {genes[gene]}, sample {samples[sample]}: count '{value}' is {name} "
-            f"({np.count_nonzero(bad)} such); every count must be a whole number"
+            f"{place}: count '{value}' is {name} ({np.count_nonzero(bad)} such); "
+            "every count must be a whole number"
         )
         raise InputError(message)
 
 
-def _first(x: Counts, bad: np.ndarray) -> tuple[int, int, object]:
-    """Return row, column and value of the first cell marked in `bad` (stored cells, if sparse)."""
+def _numbers(x: np.ndarray, genes: Labels, samples: Labels, where: str) -> np.ndarray:
+    """Doubles of a table with some text; NaN for what is missing."""
+    numbers = _parsed(x)
+    unsure = np.isnan(numbers)
+    unsure[unsure] = [not is_missing(value) for value in x[unsure]]
+    # pandas takes True for 1.
+    bad = unsure | np.vectorize(lambda value: isinstance(value, bool | np.bool_), [bool])(x)
+    if bad.any():
+        place, value = _first(x, bad, genes, samples, where)
+        message = (
+            f"{place}: value '{value}' is not a number ({np.count_nonzero(bad)} such); {_NO_NUMBER}"
+        )
+        raise InputError(message)
+    return numbers
+
+
+def _parsed(x: np.ndarray) -> np.ndarray:
+    """The numbers that texts say, and NaN for other texts."""
+    numbers = pd.to_numeric(pd.Series(x.ravel()), errors="coerce")
+    return np.array(numbers, dtype=float).reshape(x.shape)
+
+
+def _first(
+    x: Counts, bad: np.ndarray, genes: Labels, samples: Labels, where: str
+) -> tuple[str, object]:
+    """Return in words where the first cell marked in `bad` (stored cells, if sparse) is, and it."""
     if isinstance(x, np.ndarray):
         row, column = np.argwhere(bad)[0]
-        return int(row), int(column), x[row, column]
-    stored = x.tocoo()
-    rows, columns, values = stored.row[bad], stored.col[bad], stored.data[bad]
-    first = np.lexsort((columns, rows))[0]
-    return int(rows[first]), int(columns[first]), values[first]
+        value = x[row, column]
+    else:
+        stored: Any = x.tocoo()
+        rows, columns, values = stored.row[bad], stored.col[bad], stored.data[bad]
+        first = np.lexsort((columns, rows))[0]
+        row, column, value = rows[first], columns[first], values[first]
+    return f"{where}: gene {genes[column]}, sample {samples[row]}", value

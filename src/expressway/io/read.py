@@ -1,11 +1,11 @@
-"""Counts and sample tables from files."""
+"""Counts, expression and sample tables from files."""
 
 import csv
 import gzip
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -21,7 +21,8 @@ import zarr
 
 from expressway._errors import InputError
 
-from .check import MISSING, Counts, check_counts, refuse_repeats
+from .check import MISSING, Counts, as_expression, check_counts, check_labels, refuse_repeats, some
+from .choose import chosen
 from .load import on_disk
 
 # The first of these that occurs in the header counts
@@ -41,8 +42,22 @@ class _Sheet(NamedTuple):
     columns: pd.Index
 
 
+class _Kind(NamedTuple):
+    """What the numbers of a file are."""
+
+    name: str
+    missing: Sequence[str]
+    """Texts that are NaN to the parser, so that columns with gaps are numbers, not objects."""
+    checked: Callable[[Counts, pd.Index, pd.Index, str], Counts]
+    """The numbers as they are kept; refuses others."""
+
+
 def read_counts(
-    counts: str | Path, samples: str | Path | None = None, *, backed: bool = False
+    counts: str | Path,
+    samples: str | Path | None = None,
+    *,
+    where: Mapping[str, str] | None = None,
+    backed: bool = False,
 ) -> ad.AnnData:
     """Return the counts of a file as samples × genes, in the order of the sample table.
 
@@ -56,9 +71,13 @@ def read_counts(
     samples
         Delimited text, one row a sample, the name in the first column. Only `.h5ad` and `.zarr`,
         which have their own table, can do without; given both, columns of `samples` win.
+    where
+        Column of the sample table to the value that samples must have in it to be kept, as text;
+        several must all hold, and "C,K" is C or K. Samples that it leaves out need no counts, and
+        their counts are neither checked nor kept.
     backed
         Leave the counts of `.h5ad` and `.zarr` on disk, in the order and type they have there: an
-        analysis reads them in parts, and refuses them then.
+        analysis reads them in parts, and refuses them then. With `where` they are read.
 
     Returns
     -------
@@ -68,26 +87,40 @@ def read_counts(
     Raises
     ------
     InputError
-        A file that cannot be read; samples missing on one side; counts refused by `check_counts`.
+        A file that cannot be read; samples missing on one side; a column or value of `where` that
+        is not in the sample table; counts refused by `check_counts`.
     """
-    counts, samples = Path(counts), None if samples is None else Path(samples)
-    if has_samples(counts):
-        return _read_anndata(counts, samples, backed=backed)
-    if samples is None:
-        message = (
-            f"{counts}: a sample table is needed beside it; only .h5ad and .zarr hold their own"
-        )
-        raise InputError(message)
-    table = read_samples(samples)
-    is_mtx = counts.name.endswith((".mtx", ".mtx.gz"))
-    sheet = _read_mtx(counts) if is_mtx else _read_text(counts)
-    sheet = _samples_by_genes(sheet, table.index, counts, samples)
-    check_counts(sheet.values, sheet.columns, sheet.rows, str(counts))
-    order = _order(table.index, sheet.rows, samples, counts)
-    x = sheet.values if np.array_equal(order, np.arange(len(order))) else sheet.values[order]
-    if not isinstance(x, np.ndarray):
-        x = x.tocsr()
-    return ad.AnnData(x, obs=table, var=pd.DataFrame(index=sheet.columns))
+    kind = _Kind("counts", (), _checked_counts)
+    return _read(Path(counts), samples, where or {}, kind, backed=backed and not where)
+
+
+def read_expression(
+    expression: str | Path,
+    samples: str | Path | None = None,
+    *,
+    where: Mapping[str, str] | None = None,
+) -> ad.AnnData:
+    """Return real-valued expression as samples × genes, in the order of the sample table.
+
+    Logarithms of intensities or of normalised counts, say: any finite number is taken as it is.
+
+    Parameters
+    ----------
+    expression, samples, where
+        Files and choice of samples as for `read_counts`.
+
+    Returns
+    -------
+    AnnData
+        Doubles; NaN where the file has NaN, NA or nothing. Sparse expression stays sparse (CSR).
+
+    Raises
+    ------
+    InputError
+        As for `read_counts`; a value that is another text or infinite.
+    """
+    kind = _Kind("expression", MISSING, as_expression)
+    return _read(Path(expression), samples, where or {}, kind, backed=False)
 
 
 def read_samples(path: str | Path) -> pd.DataFrame:
@@ -108,6 +141,35 @@ def read_samples(path: str | Path) -> pd.DataFrame:
 def has_samples(counts: str | Path) -> bool:
     """Whether files of this kind hold a sample table of their own."""
     return Path(counts).suffix in _ANNDATA
+
+
+def _read(
+    path: Path, samples: str | Path | None, where: Mapping[str, str], kind: _Kind, *, backed: bool
+) -> ad.AnnData:
+    """Return the samples of a file for which `where` holds, with their table."""
+    samples = None if samples is None else Path(samples)
+    if has_samples(path):
+        return _read_anndata(path, samples, where, kind, backed=backed)
+    if samples is None:
+        message = f"{path}: a sample table is needed beside it; only .h5ad and .zarr hold their own"
+        raise InputError(message)
+    table = read_samples(samples)
+    is_mtx = path.name.endswith((".mtx", ".mtx.gz"))
+    sheet = _read_mtx(path) if is_mtx else _read_text(path, kind.missing)
+    sheet = _samples_by_genes(sheet, table.index, path, samples)
+    check_labels(sheet.columns, sheet.rows, str(path))
+    kept = table.loc[chosen(table, where, str(samples))]
+    order = _order(kept.index, table.index, sheet.rows, samples, path)
+    x = sheet.values if _in_order(order, sheet.rows) else sheet.values[order]
+    x = kind.checked(x, sheet.columns, kept.index, str(path))
+    if not isinstance(x, np.ndarray):
+        x = x.tocsr()
+    return ad.AnnData(x, obs=kept, var=pd.DataFrame(index=sheet.columns))
+
+
+def _checked_counts(x: Counts, genes: pd.Index, samples: pd.Index, where: str) -> Counts:
+    check_counts(x, genes, samples, where)
+    return x
 
 
 @contextmanager
@@ -185,9 +247,9 @@ def _labelled(frame: pd.DataFrame, header: list[str], path: Path) -> pd.DataFram
     return frame
 
 
-def _read_text(path: Path) -> _Sheet:
+def _read_text(path: Path, missing: Sequence[str]) -> _Sheet:
     values, rows, columns = [], [], pd.Index([])
-    for frame in _read_delimited(path, ()):
+    for frame in _read_delimited(path, missing):
         part, columns = frame.to_numpy(), frame.columns
         if part.dtype.kind == "i" and part.max(initial=0) < 2**31:
             part = part.astype(np.int32)
@@ -228,32 +290,34 @@ def _read_labels(path: Path, names: Sequence[str]) -> pd.Index:
         return pd.Index([line.rstrip("\r\n").split("\t")[0] for line in file], dtype=object)
 
 
-def _read_anndata(path: Path, samples: Path | None, *, backed: bool) -> ad.AnnData:
+def _read_anndata(
+    path: Path, samples: Path | None, where: Mapping[str, str], kind: _Kind, *, backed: bool
+) -> ad.AnnData:
     with _reading(path), warnings.catch_warnings():
         # Old formats and repeated names: the first is harmless, the second refused below.
         warnings.simplefilter("ignore")
         adata = _backed(path) if backed else _whole(path)
-    x: Any = adata.X
-    if on_disk(x):
-        refuse_repeats("gene", adata.var_names, str(path))
-        refuse_repeats("sample", adata.obs_names, str(path))
-    elif isinstance(x, Counts):
-        check_counts(x, adata.var_names, adata.obs_names, str(path))
-        if not isinstance(x, np.ndarray):
-            adata.X = x.tocsr()
-    else:
-        message = f"{path}: X is empty or no matrix; put the counts into it"
+    stored: Any = adata.X
+    if not isinstance(stored, Counts) and not on_disk(stored):
+        message = f"{path}: X is empty or no matrix; put the {kind.name} into it"
         raise InputError(message)
-    if samples is None:
-        return adata
-    table = read_samples(samples)
-    order = _order(table.index, adata.obs_names, samples, path)
-    if backed:
-        table = table.loc[list(adata.obs_names)]
-    else:
+    check_labels(adata.var_names, adata.obs_names, str(path))
+    table = pd.DataFrame(adata.obs)
+    own = table
+    if samples is not None:
+        table = read_samples(samples)
+        own = own[[column for column in own.columns if column not in table.columns]]
+    # Joined twice: a sample that is only in the table makes whole numbers of the file doubles.
+    mask = chosen(table.join(own) if samples else table, where, str(samples or path))
+    order = _order(table.index[mask], table.index, adata.obs_names, samples or path, path)
+    if not backed and not _in_order(order, adata.obs_names):
         adata = adata[order].copy()
-    kept = [column for column in adata.obs.columns if column not in table.columns]
-    adata.obs = table.join(pd.DataFrame(adata.obs)[kept])
+    if samples is not None:
+        adata.obs = table.loc[list(adata.obs_names)].join(own)
+    if not backed:
+        x: Any = adata.X
+        x = kind.checked(x, adata.var_names, adata.obs_names, str(path))
+        adata.X = x if isinstance(x, np.ndarray) else x.tocsr()
     return adata
 
 
@@ -278,8 +342,8 @@ def _samples_by_genes(sheet: _Sheet, names: pd.Index, counts: Path, samples: Pat
     in_rows, in_columns = sheet.rows.isin(names).sum(), sheet.columns.isin(names).sum()
     if in_rows == in_columns:
         message = (
-            f"{samples}: {in_rows} of its samples ({_some(names)}) are rows of {counts} "
-            f"({_some(sheet.rows)}) and {in_columns} are columns ({_some(sheet.columns)}); "
+            f"{samples}: {in_rows} of its samples ({some(names)}) are rows of {counts} "
+            f"({some(sheet.rows)}) and {in_columns} are columns ({some(sheet.columns)}); "
             "one axis must carry the sample names of the table's first column"
         )
         raise InputError(message)
@@ -288,22 +352,24 @@ def _samples_by_genes(sheet: _Sheet, names: pd.Index, counts: Path, samples: Pat
     return _Sheet(sheet.values.T, sheet.columns, sheet.rows)
 
 
-def _order(wanted: pd.Index, found: pd.Index, samples: Path, counts: Path) -> np.ndarray:
-    """Return where the samples of the table stand among those of the counts."""
+def _order(
+    kept: pd.Index, listed: pd.Index, found: pd.Index, samples: Path, path: Path
+) -> np.ndarray:
+    """Return where the samples that are kept, of those that a table lists, are in a file."""
     for names, others, here, there in (
-        (wanted, found, samples, counts),
-        (found, wanted, counts, samples),
+        (kept, found, samples, path),
+        (found, listed, path, samples),
     ):
         missing = names.difference(others, sort=False)
         if len(missing):
             message = (
-                f"{here}: {len(missing)} of its samples ({_some(missing)}) are not in {there}; "
+                f"{here}: {len(missing)} of its samples ({some(missing)}) are not in {there}; "
                 "add them there or remove them here"
             )
             raise InputError(message)
-    return found.get_indexer(wanted)
+    return found.get_indexer(kept)
 
 
-def _some(names: pd.Index) -> str:
-    """Return the first few of `names`."""
-    return ", ".join(map(str, names[:3])) + (", …" if len(names) > 3 else "")
+def _in_order(order: np.ndarray, found: pd.Index) -> bool:
+    """Whether all samples of a file are kept, as they stand there."""
+    return np.array_equal(order, np.arange(len(found)))

@@ -1,34 +1,13 @@
-"""Data to try things on: counts simulated with known truth, and where real data lie."""
-
-import os
-from pathlib import Path
-from typing import NamedTuple
+"""Counts of two conditions, simulated with known truth."""
 
 import anndata
 import numpy as np
 import pandas as pd
 
-from ._types import Bool, Float
+from expressway._types import Float
 
-
-class Simulation(NamedTuple):
-    """What simulated counts look like; the defaults resemble a bulk RNA-seq experiment."""
-
-    base_mean: tuple[float, float] = (100.0, 2.0)
-    """Median over genes of the mean of normalised counts, and sd of its natural logarithm."""
-    effect_sd: float = 1.0
-    """sd over the changed genes of the log2 fold change."""
-    batch_sd: float = 0.5
-    """sd over all genes of a batch's log2 fold change against the first batch."""
-    dispersion: tuple[float, float] = (0.05, 2.0)
-    """(a0, a1) of the trend a0 + a1 / base mean."""
-    dispersion_sd: float = 0.5
-    """sd about the trend of the natural logarithm of a gene's dispersion."""
-    size_factor_sd: float = 0.2
-    """sd over samples of the natural logarithm of the size factor."""
-    outlier_factor: float = 100.0
-    """What the count of an outlier is multiplied by."""
-
+from . import draws
+from .draws import Simulation
 
 _BULK = Simulation()
 
@@ -92,27 +71,27 @@ def simulate(
     >>> adata.shape
     (6, 100)
     """
-    _check(genes, samples, de_fraction, batches, outliers)
+    draws.check(
+        ("genes", genes, 1, np.inf),
+        ("samples", samples, 2, np.inf),
+        ("de_fraction", de_fraction, 0, 1),
+        ("batches", batches, 1, samples // 2),
+        ("outliers", outliers, 0, genes),
+    )
     rng = np.random.default_rng(seed)
     obs, x, coefficients = _design(samples, batches)
-    log_size = rng.normal(0, settings.size_factor_sd, samples)
-    obs["size_factor"] = np.exp(log_size - log_size.mean())
-
-    median, sd = settings.base_mean
-    base_mean = median * np.exp(rng.normal(0, sd, genes))
-    is_de = _choose(rng, genes, round(de_fraction * genes))
+    obs["size_factor"] = draws.size_factors(rng, samples, settings)
+    base_mean = draws.lognormal(rng, genes, *settings.base_mean)
+    is_de = draws.choose(rng, genes, round(de_fraction * genes))
     change = np.where(is_de, rng.normal(0, settings.effect_sd, genes), 0.0)
     shift = rng.normal(0, settings.batch_sd, (genes, batches - 1))
     beta = np.log(2) * np.column_stack([np.zeros(genes), shift, change])
-    beta[:, 0] = np.log(base_mean / np.exp(x @ beta.T).mean(axis=0))
+    beta[:, 0] = draws.intercept(base_mean, x @ beta.T)
     mean = obs["size_factor"].to_numpy()[:, None] * np.exp(x @ beta.T)
 
-    a0, a1 = settings.dispersion
-    dispersion = (a0 + a1 / base_mean) * np.exp(rng.normal(0, settings.dispersion_sd, genes))
-    # A Poisson count whose rate is gamma with mean 1 and variance alpha is negative binomial.
-    counts = rng.poisson(mean * rng.gamma(1 / dispersion, dispersion, mean.shape))
-
-    outlier = _choose(rng, genes, outliers)
+    dispersion = draws.dispersions(rng, base_mean, settings)
+    counts = draws.negative_binomial(rng, mean, dispersion)
+    outlier = draws.choose(rng, genes, outliers)
     hit = rng.integers(samples, size=outliers), np.flatnonzero(outlier)
     counts[hit] = np.round(np.maximum(counts[hit], 1) * settings.outlier_factor)
     var = pd.DataFrame(
@@ -123,36 +102,11 @@ def simulate(
             "is_de": is_de,
             "outlier": outlier,
         },
-        index=_names("gene", genes),
+        index=draws.names("gene", genes),
     )
     adata = anndata.AnnData(counts, obs=obs, var=var)
     adata.varm["beta"] = pd.DataFrame(beta, index=var.index, columns=coefficients)
     return adata
-
-
-def data_folder() -> Path | None:
-    """Folder of the real data sets, or None.
-
-    ``EXPRESSWAY_DATA`` where that names a folder, else ``../shared/data`` as seen from the
-    current folder.
-    """
-    named = os.environ.get("EXPRESSWAY_DATA")
-    candidates = [Path(named)] if named else []
-    candidates.append(Path("..", "shared", "data"))
-    return next((folder.resolve() for folder in candidates if folder.is_dir()), None)
-
-
-def _check(genes: int, samples: int, de_fraction: float, batches: int, outliers: int) -> None:
-    for name, value, low, high in (
-        ("genes", genes, 1, np.inf),
-        ("samples", samples, 2, np.inf),
-        ("de_fraction", de_fraction, 0, 1),
-        ("batches", batches, 1, samples // 2),
-        ("outliers", outliers, 0, genes),
-    ):
-        if not low <= value <= high:
-            message = f"{name} is {value}; it must lie between {low} and {high}."
-            raise ValueError(message)
 
 
 def _design(samples: int, batches: int) -> tuple[pd.DataFrame, Float[np.ndarray, "n p"], pd.Index]:
@@ -162,22 +116,11 @@ def _design(samples: int, batches: int) -> tuple[pd.DataFrame, Float[np.ndarray,
     batch = (number - treated * (samples // 2)) % batches
     obs = pd.DataFrame(
         {"condition": pd.Categorical.from_codes(treated.astype(int), ["control", "treated"])},
-        index=_names("sample", samples),
+        index=draws.names("sample", samples),
     )
-    levels = _names("batch", batches)
+    levels = draws.names("batch", batches)
     if batches > 1:
         obs["batch"] = pd.Categorical.from_codes(batch, levels)
     x = np.column_stack([np.ones(samples), batch[:, None] == np.arange(1, batches), treated])
     shifts = [f"batch[T.{level}]" for level in levels[1:]]
     return obs, x, pd.Index(["Intercept", *shifts, "condition[T.treated]"])
-
-
-def _names(stem: str, number: int) -> pd.Index:
-    return pd.Index([f"{stem}_{i + 1}" for i in range(number)])
-
-
-def _choose(rng: np.random.Generator, genes: int, number: int) -> Bool[np.ndarray, "g"]:
-    """Mask of a number of genes taken at random."""
-    mask = np.zeros(genes, dtype=bool)
-    mask[rng.choice(genes, number, replace=False)] = True
-    return mask

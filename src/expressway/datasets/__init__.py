@@ -1,0 +1,7 @@
+"""Data to try things on: simulated with known truth, and where real data lie."""
+
+from .counts import simulate as simulate
+from .draws import Simulation as Simulation
+from .folder import data_folder as data_folder
+from .timecourse import Course as Course
+from .timecourse import simulate_timecourse as simulate_timecourse
