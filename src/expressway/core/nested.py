@@ -1,0 +1,64 @@
+"""Nested designs: a smaller one whose columns are combinations of a larger one's."""
+
+import numpy as np
+
+from expressway._errors import InputError
+from expressway._types import Float
+
+# What is left of a column of length one outside the span of others: below this it is rounding.
+OUTSIDE = 1e-9
+
+
+def basis(
+    full: Float[np.ndarray, "n p"], reduced: Float[np.ndarray, "n q"]
+) -> Float[np.ndarray, "n p"]:
+    """Orthonormal basis of the full design's span, the first q columns one of the reduced one's.
+
+    Columns are scaled to length one first, so that units do not matter.
+
+    Raises
+    ------
+    InputError
+        If a design's columns depend on one another, the reduced design has as many columns as the
+        full one or more, or one of them is not in the full one's span.
+    """
+    larger, smaller = _orthonormal(full, "full"), _orthonormal(reduced, "reduced")
+    p, q = full.shape[1], reduced.shape[1]
+    if q >= p:
+        msg = (
+            f"the reduced design has {q} columns and the full one {p}: the reduced one must have "
+            "fewer; leave out the columns that are tested, or exchange the two"
+        )
+        raise InputError(msg)
+    scaled = _scaled(reduced)
+    rest = np.linalg.norm(scaled - larger @ (larger.T @ scaled), axis=0)
+    if np.any(rest > OUTSIDE):
+        msg = (
+            f"column {int(np.argmax(rest > OUTSIDE))} (from 0) of the reduced design is no "
+            "combination of the full design's columns: the reduced design must be nested in the "
+            "full one; leave that column out of the reduced design or add it to the full one"
+        )
+        raise InputError(msg)
+    return larger @ np.linalg.qr(larger.T @ smaller, mode="complete")[0]
+
+
+def _scaled(x: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "n p"]:
+    """Columns of length one; columns of zeros as they are."""
+    length = np.linalg.norm(x, axis=0)
+    return x / np.where(length > 0, length, 1.0)
+
+
+def _orthonormal(x: Float[np.ndarray, "n p"], name: str) -> Float[np.ndarray, "n p"]:
+    """An orthonormal basis of a design's span."""
+    if not np.all(np.isfinite(x)):
+        msg = f"the {name} design has entries that are not finite: leave those samples out"
+        raise InputError(msg)
+    left, value, _ = np.linalg.svd(_scaled(x), full_matrices=False)
+    rank = int(np.sum(value > max(x.shape) * np.finfo(float).eps * np.max(value, initial=0.0)))
+    if rank < x.shape[1]:
+        msg = (
+            f"the {name} design has {x.shape[1]} columns of rank {rank}: leave out columns that "
+            "depend on others"
+        )
+        raise InputError(msg)
+    return left
