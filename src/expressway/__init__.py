@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from . import io as io
     from . import pl as pl
     from . import run as run
+    from . import timecourse as timecourse
     from . import tl as tl
     from ._errors import NotAnOptimum as NotAnOptimum
     from ._errors import Saddle as Saddle
@@ -38,6 +39,7 @@ _LATER = {
     "io": ("io", None),
     "pl": ("pl", None),
     "run": ("run", None),
+    "timecourse": ("timecourse", None),
     "tl": ("tl", None),
     "constraints": ("core.constraints", None),
     "folds": ("core.folds", None),

@@ -17,7 +17,7 @@ from expressway.core.cohort import Pooled, samples
 from expressway.core.solve import solve
 
 from . import nb
-from .curves import Frame, information_left
+from .curves import Frame, Posterior, information_left
 from .means import BOX
 from .mixture import Change, Observed, half
 
@@ -88,6 +88,11 @@ class CountCurves(NamedTuple):
         inverse = np.linalg.inv(information + np.diag(_ridge(self.frame)))
         slope = observed * (1.0 - alpha * mu) * over
         return Point(inverse, (self.y - mu) * over, observed, slope)
+
+    def posterior(self) -> Posterior:
+        """Mean, covariance and degrees of freedom of level and coordinates, given all samples."""
+        at = self._point(self.beta, np.ones(len(self.frame.u)))
+        return Posterior(self.beta, at.inverse, np.full(len(self.beta), np.inf))
 
     def changes(self) -> Iterator[Change]:
         """Derivative of estimates and precisions in each sample's weight, at weights of 1.
@@ -163,7 +168,7 @@ class CountCurves(NamedTuple):
 def deviance_residual(
     y: Float[np.ndarray, "g m"], mu: Float[np.ndarray, "g m"], alpha: Float[np.ndarray, "g"]
 ) -> Float[np.ndarray, "g m"]:
-    """``sign(y - mu) sqrt(2 (y log(y/mu) - (y + 1/alpha) log((1 + alpha y) / (1 + alpha mu))))``."""
+    """Signed root of ``2 (y log(y/mu) - (y + 1/alpha) log((1 + alpha y) / (1 + alpha mu)))``."""
     a = alpha[:, None]
     log_ratio = np.log(np.where(y > 0, y, 1.0) / np.where(y > 0, mu, 1.0))
     other = np.log1p(a * (y - mu) / (1.0 + a * mu))

@@ -20,8 +20,8 @@ from .mixture import Change, Observed, half
 NULL = 1e-10
 # Residuals below this share of a gene's values are rounding: it has no variance to estimate.
 ROUNDING = 1e-12
-# Smallest eigenvalue of the information that is left, relative to all samples' (which is one), below
-# which a design is singular: coefficients would have fewer than three digits.
+# Smallest eigenvalue of the information that is left, all samples' being one, below which a
+# design is singular: coefficients would have fewer than three digits.
 SINGULAR = 1e-12
 
 
@@ -84,6 +84,15 @@ class Fitted(NamedTuple):
     usable: Bool[np.ndarray, "g"]
 
 
+class Posterior(NamedTuple):
+    """What is known of the coefficients of curves: level first, then coordinates in a frame."""
+
+    mean: Float[np.ndarray, "g c"]
+    covariance: Float[np.ndarray, "g c c"]
+    freedom: Float[np.ndarray, "g"]
+    """Of Student's t distribution; infinite for a normal one."""
+
+
 class Curves(NamedTuple):
     """Expression of genes and the frame of their curves; a stage of `timecourse`."""
 
@@ -137,6 +146,16 @@ class Curves(NamedTuple):
         scale = np.where(usable, 1.0 / (values / tau + self.spread), 0.0)
         precision = (vectors * scale[:, None, :]) @ np.swapaxes(vectors, 1, 2)
         return Observed(np.where(usable, fitted.coefficients[:, 1:], 0.0), precision)
+
+    def posterior(self) -> Posterior:
+        """Mean, covariance and degrees of freedom of level and coordinates, given all samples."""
+        fitted = self.fit(np.ones(len(self.frame.u)))
+        variance = np.where(fitted.usable, 1.0 / np.where(fitted.usable, fitted.tau, 1.0), np.nan)
+        return Posterior(
+            fitted.coefficients,
+            fitted.inverse * variance[:, None, None],
+            np.maximum(fitted.freedom, 1.0),
+        )
 
     def changes(self) -> Iterator[Change]:
         """Derivative of estimates and precisions in each sample's weight, at weights of 1.

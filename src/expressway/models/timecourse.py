@@ -10,25 +10,24 @@ second stage's objective, ``G(theta, stage(w)) = 0`` defines theta(w), and
 which has a row for every coefficient of every gene, is never needed: J is a column a sample.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import scipy.linalg
 
-from expressway._errors import InputError, Saddle, Unfinished
-from expressway._types import Bool, Float, Int
+from expressway._errors import Saddle, Unfinished
+from expressway._types import Float, Int
 from expressway.core import newton
 from expressway.core.newton import Point
 
 from . import clusters
 from .clusters import Clusters
-from .curves import Frame
+from .curves import Frame, Posterior
 from .mixture import (
     RIDGE,
     Change,
-    Mixture,
     Observed,
     Terms,
     closed,
@@ -41,13 +40,13 @@ from .mixture import (
 
 # A fold is trusted where the design keeps this much information in every direction,
 LEFT = 0.01
-# the objective curves upwards at the prediction, and Newton's next step is at most this share of it.
+# the objective curves upwards at the prediction, and Newton's next step is at most this share.
 RATIO = 0.5
 # Newton's steps of the correction.
 CORRECTIONS = 3
 STEPS = 300
 WORKERS = 2
-# Numbers in one part of the arrays that have an entry for each gene, sample and pair of coordinates.
+# Numbers in one part of arrays with an entry for each gene, sample and pair of coordinates.
 PART = 2**23
 
 
@@ -65,6 +64,10 @@ class Stage(Protocol):
 
     def observed(self, weight: Float[np.ndarray, "n"]) -> Observed:
         """Estimates and precisions at given weights."""
+        ...
+
+    def posterior(self) -> Posterior:
+        """What is known of level and coordinates, given all samples."""
         ...
 
     def changes(self) -> Iterator[Change]:
@@ -292,3 +295,33 @@ def _solved(problem: newton.Closed, start: Float[np.ndarray, "m"], steps: int) -
     except Saddle as error:
         return Solved(start, str(error))
     return Solved(np.asarray(found.t), "")
+
+
+class Influence(NamedTuple):
+    """What leaving a fold out would do to each cluster, by the jackknife."""
+
+    fold: Fold
+    shift: Float[np.ndarray, "k"]
+    """Root mean square over the samples of the change of the centroid's curve."""
+    weight: Float[np.ndarray, "k"]
+    """Change of the cluster's share of the genes."""
+    moved: Int[np.ndarray, "k"]
+    """Genes that would leave the cluster."""
+
+
+def influence(stage: Stage, found: TimeCourse, folds: Sequence[Fold]) -> list[Influence]:
+    """How far each fold moves each cluster: predicted, nothing is refitted but the curves."""
+    n = len(stage.frame.u)
+    mixture = found.clusters.mixture
+    k, d = mixture.centroids.shape
+    before = np.argmax(members(mixture, terms(stage.observed(np.ones(n)))).responsibility, axis=1)
+    told = []
+    for fold in folds:
+        weight = fold.weight(n)
+        after = of_vector(found.at(weight), d)
+        shift = np.linalg.norm(after.centroids - mixture.centroids, axis=1) / np.sqrt(n)
+        t = terms(stage.observed(weight))
+        now = np.argmax(members(after, t).responsibility, axis=1)
+        left = np.bincount(before[now != before], minlength=k)
+        told.append(Influence(fold, shift, after.weight - mixture.weight, left))
+    return told

@@ -1,0 +1,390 @@
+"""Steps of `timecourse`: data and plan, curves for one df, clusters, which genes change."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from expressway import _steps, io
+from expressway._types import Bool, Float, Int
+from expressway.core.cohort import Pooled, samples
+from expressway.models import clusters, deseq, spline, timecourse
+from expressway.models.cells import groups as cells_of
+from expressway.models.count_curves import CountCurves, count_curves
+from expressway.models.course import Plan, design
+from expressway.models.curves import Curves, Frame, frame
+from expressway.models.lrt import likelihood_ratio
+from expressway.models.mixture import RIDGE, Mixture, terms
+from expressway.models.moderated import f_test
+from expressway.models.multiple_testing import benjamini_hochberg, independent_filter
+from expressway.models.spline import Basis
+from expressway.models.timecourse import Stage, TimeCourse
+
+logger = logging.getLogger(__name__)
+
+# Of genes, in choosing the number of clusters.
+FOLDS = 5
+
+STATUSES = {
+    "ok": "nothing to report",
+    "constant": "values that the curve meets exactly: there is no variance to estimate",
+    "too_few_values": "values are missing, and too few are left for the curve",
+    "all_zero": "no counts",
+    "low_count": "mean of normalised counts below min_mean",
+    "not_fitted": "no dispersion or coefficients",
+}
+
+
+class Settings(NamedTuple):
+    """Choices of a time-course analysis; by default what the published code gets wrong is right."""
+
+    kind: str = "b-spline"
+    """Of curves: b-spline, natural, cyclic, factor (a mean for each time)."""
+    degree: int = 3
+    knots: str | tuple[float, ...] = "equal"
+    """Interior knots: equal (equally spaced), quantile (of distinct times), or where they are."""
+    indicators: tuple[float, ...] = ()
+    """Times with a mean of their own, outside of the spline: sparse late ones."""
+    period: float | None = None
+    """Of cyclic curves; the range of the times when not given."""
+    spread: float = 0.1
+    """Variance of genes about the centroid of their cluster, of each coordinate of a curve (squared
+    units of expression; natural log for counts; a coordinate has the size of a whole curve, not of
+    a value): what regularises covariances."""
+    ridge: float = RIDGE
+    """Of centroids."""
+    starts: int = 20
+    seed: int = 0
+    error: str = "squared"
+    """Of cross-validation: mean squared or absolute error; for counts squared is the deviance."""
+    corrected: bool = True
+    """Predictions of the jackknife are also corrected by a few steps of Newton's method."""
+    leak: bool = False
+    """As published: genes are classified and centred with the values that were left out, too."""
+    singular: str = "skip"
+    """What to do with a fold without which a curve cannot be estimated: skip or refuse."""
+    most_folds: int = 200
+    min_mean: float = 5.0
+    """Of normalised counts: genes below are not clustered."""
+    alpha: float = 0.1
+    """False-discovery rate, for independent filtering of counts."""
+    points: int = 25
+    """Of the time grid on which curves are written."""
+    level: float = 0.95
+    """Probability of intervals."""
+
+
+DEFAULTS = Settings()
+PUBLISHED = Settings(spread=0.0, starts=1, error="absolute", leak=True)
+
+
+class Data(NamedTuple):
+    """Expression or counts, and the plan of the samples."""
+
+    plan: Plan
+    genes: tuple[str, ...]
+    y: Float[np.ndarray, "g n"]
+    """NaN where a value is missing."""
+    counts: bool
+    held: Bool[np.ndarray, "g"]
+    """Genes held out of clustering, to test it."""
+
+
+class OneFit(NamedTuple):
+    """Curves with one df, and their clusters."""
+
+    df: int
+    basis: Basis
+    stage: Stage
+    """Of the genes that are clustered."""
+    test: Stage | None
+    """Of those held out."""
+    genes: Int[np.ndarray, "k"]
+    """Places of the clustered genes in the data; then those held out."""
+    status: tuple[str, ...]
+    """Of every gene."""
+    found: TimeCourse
+    differential: pd.DataFrame | None = None
+
+
+def plan(adata: anndata.AnnData, time: str, group: str | None, replicate: str | None) -> Plan:
+    """When samples were taken, from the sample table.
+
+    Raises
+    ------
+    InputError
+        A column is not there, or the time is no number for some sample.
+    """
+    obs = pd.DataFrame(adata.obs)
+    times = io.numeric(obs, time, called="time column")
+    coded, names = _levels(obs, group)
+    series = None if replicate is None else _levels(obs, replicate)[0]
+    return Plan(times, coded, names, series, tuple(map(str, adata.obs_names)))
+
+
+def _levels(obs: pd.DataFrame, column: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Places and names of a column's values."""
+    if column is None:
+        return np.zeros(len(obs), int), ("",)
+    if column not in obs.columns:
+        msg = f"there is no column {column!r} in the sample table; it has {', '.join(obs.columns)}"
+        raise io.InputError(msg)
+    coded, names = pd.factorize(obs[column], sort=True)
+    if np.any(coded < 0):
+        sample = obs.index[int(np.flatnonzero(coded < 0)[0])]
+        msg = f"column {column!r} has no value for sample {sample}; fill it in or leave it out"
+        raise io.InputError(msg)
+    return coded.astype(int), tuple(map(str, names))
+
+
+def data(
+    adata: anndata.AnnData, of: Plan, layer: str | None, *, counts: bool, held: int, seed: int
+) -> Data:
+    """Values of every gene, checked.
+
+    Raises
+    ------
+    InputError
+        They are not what they should be, or more genes are to be held out than there are.
+    """
+    if counts:
+        table = _steps.counts(adata, layer)
+        y = np.asarray(
+            table if isinstance(table, np.ndarray) else table.rows(0, adata.n_obs), float
+        ).T
+    else:
+        x: Any = adata.X if layer is None else adata.layers[layer]
+        y = np.asarray(x if isinstance(x, np.ndarray) else x.toarray(), float).T
+        if np.any(np.isinf(y)):
+            gene, sample = (int(i[0]) for i in np.nonzero(np.isinf(y)))
+            msg = (
+                f"expression of {adata.var_names[gene]} in {adata.obs_names[sample]} is infinite; "
+                "needed are numbers, or NaN where a value is missing"
+            )
+            raise io.InputError(msg)
+    g = len(y)
+    if not 0 <= held < g:
+        msg = f"{held} genes to hold out of {g}; needed are fewer"
+        raise io.InputError(msg)
+    mask = np.zeros(g, bool)
+    mask[np.random.default_rng(seed).choice(g, held, replace=False)] = True
+    return Data(of, tuple(map(str, adata.var_names)), np.ascontiguousarray(y), counts, mask)
+
+
+def basis_of(given: Data, df: int, settings: Settings) -> Basis:
+    """The basis for one df, which the samples of every group can bear.
+
+    Raises
+    ------
+    InputError
+        They cannot: a group has too few distinct times, or no residual is left.
+    """
+    times = given.plan.time
+    found = spline.basis(
+        times,
+        None if settings.kind == "factor" or not isinstance(settings.knots, str) else df,
+        kind=settings.kind,
+        degree=settings.degree,
+        knots=settings.knots,
+        indicators=settings.indicators,
+        period=settings.period,
+    )
+    for number, name in enumerate(given.plan.groups):
+        try:
+            spline.check(found, times[given.plan.group == number])
+        except io.InputError as error:
+            msg = f"group {name}: {error}" if name else str(error)
+            raise io.InputError(msg) from None
+    columns = found.columns * len(given.plan.groups)
+    if columns >= len(times):
+        msg = (
+            f"{len(times)} samples for {columns} coefficients (df {df}): nothing is left to "
+            "estimate errors from; lower df, or add replicates"
+        )
+        raise io.InputError(msg)
+    return found
+
+
+def fit_one(
+    given: Data,
+    df: int,
+    k: int,
+    settings: Settings,
+    start: Mixture | None = None,
+    *,
+    differential: bool = False,
+) -> OneFit:
+    """Curves with one df and their clusters.
+
+    Parameters
+    ----------
+    given
+        The data.
+    df
+        Columns of the spline.
+    k
+        Number of clusters.
+    settings
+        Choices.
+    start
+        Clusters found before, from which Newton's method goes on; none are sought then.
+    differential
+        For counts, test too which genes change: it needs their whole analysis.
+    """
+    bare = curves_of(given, df, settings, differential=differential)
+    t = terms(bare.stage.observed(np.ones(len(given.plan.time))))
+    try:
+        if start is None or len(start.weight) != k:
+            found = clusters.fit(t, k, settings.starts, settings.seed, settings.ridge)
+        else:
+            found = clusters.solve(start, t, settings.ridge)
+    except ValueError as error:
+        raise io.InputError(str(error)) from None
+    order = np.argsort(-found.mixture.log_weight, kind="stable")
+    sorted_ = Mixture(found.mixture.centroids[order], found.mixture.log_weight[order])
+    found = timecourse.differentiated(
+        bare.stage, found._replace(mixture=sorted_), t, settings.ridge
+    )
+    return bare._replace(found=found)
+
+
+def curves_of(given: Data, df: int, settings: Settings, *, differential: bool = False) -> OneFit:
+    """Curves of every gene with one df; their clusters are still to be found."""
+    basis = basis_of(given, df, settings)
+    of = given.plan
+    matrix = design(basis, of.time, of.group, len(of.groups))
+    coordinates = frame(matrix)
+    table = None
+    if given.counts:
+        stage, status, table = _counted(given, matrix, coordinates, settings, differential)
+    else:
+        stage, status = _measured(given, coordinates, settings)
+    usable = status == "ok"
+    trained = np.flatnonzero(usable & ~given.held)
+    held = np.flatnonzero(usable & given.held)
+    if len(trained) < 2:
+        what = ", ".join(
+            f"{n} {s}" for s, n in zip(*np.unique(status, return_counts=True), strict=True)
+        )
+        msg = f"{len(trained)} genes can be clustered, at least 2 are needed; genes are: {what}"
+        raise io.InputError(msg)
+    nothing: Any = None
+    return OneFit(
+        df,
+        basis,
+        stage.some(trained),
+        stage.some(held) if len(held) else None,
+        np.concatenate([trained, held]),
+        tuple(status),
+        nothing,
+        table,
+    )
+
+
+def _measured(given: Data, coordinates: Frame, settings: Settings) -> tuple[Curves, np.ndarray]:
+    """Expression: curves and what is to be said of each gene."""
+    there = np.isfinite(given.y)
+    seen = None if np.all(there) else there.astype(float)
+    stage = Curves(np.where(there, given.y, 0.0), seen, coordinates, settings.spread)
+    fitted = stage.fit(np.ones(len(given.plan.time)))
+    status = np.full(len(given.y), "ok", dtype=object)
+    status[~fitted.usable] = "constant"
+    few = np.sum(there, axis=1) <= coordinates.design.shape[1]
+    rank = ~fitted.usable & (np.ptp(stage.y, axis=1) > 0) & (np.sum(~there, axis=1) > 0)
+    status[few | rank] = "too_few_values"
+    return stage, status
+
+
+def _counted(
+    given: Data,
+    matrix: Float[np.ndarray, "n p"],
+    coordinates: Frame,
+    settings: Settings,
+    differential: bool,
+) -> tuple[CountCurves, np.ndarray, pd.DataFrame | None]:
+    """Counts: size factors and dispersions from the gene models, then curves."""
+    cohort = Pooled(samples(np.ascontiguousarray(given.y.T), matrix))
+    fit, sized = deseq.fit(cohort, cells_of(matrix), deseq.Settings(alpha=settings.alpha))
+    mean, alpha = fit.gene.base_mean, fit.gene.dispersion
+    status = np.full(len(given.y), "ok", dtype=object)
+    status[~np.isfinite(alpha)] = "not_fitted"
+    status[~(mean >= settings.min_mean)] = "low_count"
+    status[~(mean > 0)] = "all_zero"
+    offset = np.asarray(sized.rows.offset)[:, 0]  # pyright: ignore[reportAttributeAccessIssue]
+    some = np.flatnonzero(status == "ok")
+    part = count_curves(given.y[some], offset, alpha[some], coordinates, settings.spread)
+    status[some[~np.all(np.isfinite(part.beta), axis=1)]] = "not_fitted"
+    beta = np.zeros((len(given.y), part.beta.shape[1]))
+    beta[some] = part.beta
+    stage = part._replace(y=given.y, alpha=alpha, beta=beta)
+    table = _counted_tests(given, fit, sized, matrix, settings) if differential else None
+    return stage, status, table
+
+
+def reduced_designs(of: Plan, matrix: Float[np.ndarray, "n p"]) -> dict[str, np.ndarray]:
+    """Designs without change: in time, between groups, between groups except in level."""
+    k = len(of.groups)
+    levels = (of.group[:, None] == np.arange(k)).astype(float)
+    found = {"time": levels}
+    if k > 1:
+        common = sum(np.split(matrix, k, axis=1))
+        found["group"] = np.asarray(common)
+        # Levels beside the common curve, whose span has the constant already.
+        found["shape"] = np.hstack([np.asarray(common), levels[:, 1:]])
+    return found
+
+
+def _counted_tests(
+    given: Data, fit: deseq.DESeqFit, sized: Any, matrix: np.ndarray, settings: Settings
+) -> pd.DataFrame:
+    """Likelihood-ratio tests of curves of counts."""
+    mean = fit.gene.base_mean
+    found: dict[str, Any] = {"base_mean": mean}
+    for name, small in reduced_designs(given.plan, matrix).items():
+        test = likelihood_ratio(fit, sized, small)
+        found[f"stat_{name}"], found[f"p_value_{name}"] = test.stat, test.p_value
+        found[f"p_adj_{name}"] = independent_filter(test.p_value, mean, settings.alpha).p_adj
+    return pd.DataFrame(found, index=pd.Index(given.genes, name="gene"))
+
+
+def differential(given: Data, one: OneFit) -> pd.DataFrame:
+    """Which genes change over time and between groups: F tests of expression, plain, moderated."""
+    of = given.plan
+    matrix = design(one.basis, of.time, of.group, len(of.groups))
+    with np.errstate(invalid="ignore"):
+        number = np.sum(np.isfinite(given.y), axis=1)
+    found: dict[str, Any] = {
+        "mean": np.nansum(given.y, axis=1) / np.where(number > 0, number, np.nan)
+    }
+    for name, small in reduced_designs(of, matrix).items():
+        test = f_test(given.y, matrix, small)
+        found |= {
+            f"f_{name}": test.f,
+            f"p_value_{name}": test.p_value,
+            f"p_adj_{name}": benjamini_hochberg(test.p_value),
+            f"moderated_f_{name}": test.moderated_f,
+            f"moderated_p_value_{name}": test.moderated_p_value,
+            f"moderated_p_adj_{name}": benjamini_hochberg(test.moderated_p_value),
+        }
+    return pd.DataFrame(found, index=pd.Index(given.genes, name="gene"))
+
+
+def choose_number(
+    given: Data, df: int, numbers: Sequence[int], settings: Settings, *, exact: bool
+) -> list[clusters.HeldOut]:
+    """Likelihood of left-out genes for several numbers of clusters, of curves with one df."""
+    bare = curves_of(given, df, settings)
+    t = terms(bare.stage.observed(np.ones(len(given.plan.time))))
+    order = np.random.default_rng(settings.seed).permutation(len(t.pull))
+    parts = np.array_split(order, FOLDS) if exact else None
+    told = []
+    for k in numbers:
+        try:
+            found = clusters.fit(t, k, settings.starts, settings.seed, settings.ridge)
+        except ValueError as error:
+            raise io.InputError(str(error)) from None
+        told.append(clusters.held_out(found, t, parts, settings.ridge))
+    return told
