@@ -38,10 +38,12 @@ from .mixture import (
     terms,
 )
 
-# A fold is trusted where the design keeps this much information in every direction,
+# A prediction is trusted where the design keeps this much information in every direction, the
+# objective curves upwards there, and its correction changes the error by less than this share;
 LEFT = 0.01
-# the objective curves upwards at the prediction, and Newton's next step is at most this share.
-RATIO = 0.5
+AGREE = 0.1
+# where it is not corrected, Newton's next step must be no longer than the way to the prediction.
+RATIO = 1.0
 # Newton's steps of the correction.
 CORRECTIONS = 3
 STEPS = 300
@@ -273,7 +275,11 @@ def _leave(
     if test is not None:
         seen = test.observed(np.ones(n) if settings.leak else weight)
         held = error("train", test, terms(seen))
-    trusted = conditioning >= LEFT and curvature > 0 and ratio <= RATIO
+    near = ratio <= RATIO
+    if settings.corrected:
+        predicted, after = (float(np.nanmean(errors[name])) for name in ("ij", "corrected"))
+        near = abs(predicted - after) <= AGREE * after
+    trusted = conditioning >= LEFT and curvature > 0 and near
     return Left(fold, conditioning, ratio, curvature, trusted, theta, errors, held, note)
 
 

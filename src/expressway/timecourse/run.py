@@ -87,7 +87,7 @@ def analyse(
             schemes += [
                 _validated(fits[each], size, of, folds, settings, cv) for size, folds in wanted
             ]
-    chosen = _chosen(schemes, dfs, cv)
+    chosen = _chosen(schemes, dfs, cv, settings.information)
     with clock.stage("tests"):
         one = fits[chosen]
         changed = one.differential if one.differential is not None else differential(given, one)
@@ -96,8 +96,8 @@ def analyse(
         settings,
         fits,
         chosen,
-        tables.cv_table(schemes, chosen),
-        tables.folds_table(schemes),
+        tables.cv_table(schemes, chosen, settings.information),
+        tables.folds_table(schemes, settings.information),
         tables.selection_table(told, number),
         pd.concat([tables.starts_table(each, fits[each].found.clusters) for each in dfs]),
         changed,
@@ -197,15 +197,18 @@ def _validated(
     return Scheme(one.df, size, of, left, which.singular)
 
 
-def _chosen(schemes: Sequence[Scheme], dfs: Sequence[int], cv: str) -> int:
+def _chosen(schemes: Sequence[Scheme], dfs: Sequence[int], cv: str, information: float) -> int:
     """The df with the smallest error, of folds of the first size."""
     if cv == "none" or len(dfs) == 1:
         return dfs[0]
-    table = tables.cv_table(schemes, None)
+    table = tables.cv_table(schemes, None, information)
     first = table[table["leave_out"].to_numpy() == schemes[0].leave_out]
     for kind in CHOICE:
         error = np.asarray(first[kind], float)
         if np.any(np.isfinite(error)):
             return int(np.asarray(first["df"])[np.nanargmin(error)])
-    msg = "no fold can be left out with any df; lower df, or give the times that may be left out"
+    msg = (
+        "no fold can be left out with every df; lower df, give the times that may be left out, or "
+        "lower the share of information that must be left"
+    )
     raise io.InputError(msg)

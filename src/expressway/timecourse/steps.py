@@ -66,6 +66,9 @@ class Settings(NamedTuple):
     """As published: genes are classified and centred with the values that were left out, too."""
     singular: str = "skip"
     """What to do with a fold without which a curve cannot be estimated: skip or refuse."""
+    information: float = 0.01
+    """Share of the information on curves that a fold must leave, in every direction and with every
+    df, to be in the errors that are compared."""
     most_folds: int = 200
     min_mean: float = 5.0
     """Of normalised counts: genes below are not clustered."""
@@ -78,7 +81,7 @@ class Settings(NamedTuple):
 
 
 DEFAULTS = Settings()
-PUBLISHED = Settings(spread=0.0, starts=1, error="absolute", leak=True)
+PUBLISHED = Settings(spread=0.0, starts=1, error="absolute", leak=True, information=0.0)
 
 
 class Data(NamedTuple):
