@@ -7,6 +7,7 @@ import typer
 from expressway import __version__
 
 from . import federated
+from . import timecourse as course
 from .de import EXAMPLE, de
 
 app = typer.Typer(
@@ -16,6 +17,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # frames leave half of 80 columns to the text
 )
 app.command(epilog=EXAMPLE)(de)
+app.command(epilog=course.EXAMPLE)(course.timecourse)
 app.add_typer(federated.app, name="federated")
 
 

@@ -180,12 +180,12 @@ def _record(
         "linear_means": stored["linear_means"],
         "cooks_cutoff": stored["cooks_cutoff"],
         "warnings": stored["warnings"],
-        "seconds": _seconds(clock.seconds, stored["seconds"]),
+        "seconds": seconds(clock.seconds, stored["seconds"]),
         "peak_memory_mb": None if memory is None else round(memory, 1),
     }
 
 
-def _seconds(outer: dict, inner: dict) -> dict[str, dict[str, float]]:
+def seconds(outer: dict, inner: dict) -> dict[str, dict[str, float]]:
     """Wall and CPU seconds of each stage, in the order of the stages, and their sum."""
     order = dict.fromkeys(["reading", *inner, *outer])
     parts: dict[str, dict[str, float]] = {

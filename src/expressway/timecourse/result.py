@@ -12,7 +12,7 @@ import pandas as pd
 from expressway import io
 from expressway._types import Float
 from expressway.io import course_tables as tables
-from expressway.models import course, timecourse
+from expressway.models import course, spline, timecourse
 from expressway.models.count_curves import CountCurves
 from expressway.models.curves import Posterior
 from expressway.models.mixture import Mixture, Observed, hessian, members, of_vector, terms
@@ -127,6 +127,15 @@ class Courses:
         return pd.DataFrame({"value": drawn.reshape(number * len(names) * len(groups) * m)}, index)[
             ["value"]
         ].reset_index()
+
+    def basis(self, df: int | None = None) -> pd.DataFrame:
+        """The functions that curves of one group are made of: a column each, over a time grid."""
+        of = self.fit(df).basis
+        grid = course.grid(of, self.data.plan.time, 8 * self.settings.points)
+        values = spline.evaluate(of, grid.time)
+        return pd.DataFrame(
+            values, index=pd.Index(grid.time, name="time"), columns=spline.names(of)
+        )
 
     def values(self, genes: Sequence[str]) -> pd.DataFrame:
         """Measured values of genes: name, group, time, value (of counts log2(normalised + ½))."""
