@@ -166,7 +166,11 @@ def summary(found: Courses, source: str, out: Path) -> None:
         _table(console, found.cv, ["df", "leave_out", "folds", "trusted"], _shown(found.cv))
     if len(found.selection):
         say(console, "\nlog-likelihood of genes left out", "bold")
-        columns = [c for c in ("train", "ij", "exact") if bool(np.any(np.isfinite(found.selection[c].to_numpy(float))))]
+        columns = [
+            c
+            for c in ("train", "ij", "exact")
+            if bool(np.any(np.isfinite(found.selection[c].to_numpy(float))))
+        ]
         _table(console, found.selection, ["clusters"], columns)
     clusters = found.clusters()
     sizes = clusters["cluster"].value_counts().sort_index()
@@ -182,7 +186,11 @@ def summary(found: Courses, source: str, out: Path) -> None:
 
 
 def _shown(cv: pd.DataFrame) -> list[str]:
-    return [c for c in ("train", "ij", "corrected", "exact", "test") if bool(np.any(np.isfinite(cv[c].to_numpy(float))))]
+    return [
+        c
+        for c in ("train", "ij", "corrected", "exact", "test")
+        if bool(np.any(np.isfinite(cv[c].to_numpy(float))))
+    ]
 
 
 def _table(

@@ -222,5 +222,3 @@ def timecourse(
                 check()
     if not quiet:
         course_folder.summary(found, expression.name, out)
-
-

@@ -11,7 +11,6 @@ which has a row for every coefficient of every gene, is never needed: J is a col
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol, cast
 
 import numpy as np
@@ -21,6 +20,7 @@ from expressway._errors import Saddle, Unfinished
 from expressway._types import Float, Int
 from expressway.core import newton
 from expressway.core.newton import Point
+from expressway.core.threads import side_by_side
 
 from . import clusters
 from .clusters import Clusters
@@ -47,7 +47,6 @@ RATIO = 1.0
 # Newton's steps of the correction.
 CORRECTIONS = 3
 STEPS = 300
-WORKERS = 2
 # Numbers in one part of arrays with an entry for each gene, sample and pair of coordinates.
 PART = 2**23
 
@@ -135,11 +134,13 @@ def differentiated(
     n, d = stage.frame.u.shape
     g = len(t.pull)
     size = max(1, PART // (n * d * d))
-    column = np.zeros((len(theta), n))
-    for first in range(0, g, size):
+
+    def share(first: int) -> np.ndarray:
         genes = slice(first, min(first + size, g))
         part = stage.some(genes)
-        column += moved(theta, t.some(genes), part.changes()) * (len(t.pull[genes]) / g)
+        return moved(theta, t.some(genes), part.changes()) * (len(t.pull[genes]) / g)
+
+    column = sum(side_by_side(share, range(0, g, size)))
     return TimeCourse(found, -scipy.linalg.cho_solve(factor, column))
 
 
@@ -224,8 +225,7 @@ def cross_validate(
     """
     one = np.ones(len(stage.frame.u))
     whole = stage.observed(one) if settings.leak else None
-    with ThreadPoolExecutor(WORKERS) as pool:
-        return list(pool.map(lambda fold: _leave(stage, found, fold, settings, whole, test), folds))
+    return side_by_side(lambda fold: _leave(stage, found, fold, settings, whole, test), folds)
 
 
 def _leave(

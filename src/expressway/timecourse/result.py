@@ -134,7 +134,7 @@ class Courses:
         grid = course.grid(of, self.data.plan.time, 8 * self.settings.points)
         values = spline.evaluate(of, grid.time)
         return pd.DataFrame(
-            values, index=pd.Index(grid.time, name="time"), columns=spline.names(of)
+            values, index=pd.Index(grid.time, name="time"), columns=pd.Index(spline.names(of))
         )
 
     def values(self, genes: Sequence[str]) -> pd.DataFrame:

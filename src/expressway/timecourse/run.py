@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from expressway import io
+from expressway.core.threads import one_each
 from expressway.io import course_tables as tables
 from expressway.io.course_tables import Scheme
 from expressway.models import course, timecourse
@@ -38,6 +39,7 @@ CHOICE = ("exact", "corrected", "ij")
 _ERRORS = ("squared", "absolute")
 
 
+@one_each()
 def analyse(
     adata: anndata.AnnData,
     time: str,
