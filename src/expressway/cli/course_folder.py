@@ -92,16 +92,18 @@ def _draw(
 
     times = np.unique(found.data.plan.time)
     groups = list(found.data.plan.groups)
-    own = curves[curves["group"].isin(groups)]
+    own = curves.query("group in @groups")
     unit = "log2 normalised count" if found.data.counts else "expression"
     drawn: dict[str, Any] = {f"basis_df{df}": pl.basis(found.basis(df), times) for df in found.fits}
     drawn["curves"] = pl.curves(
-        own[(own["kind"] == "gene") & own["name"].isin(genes)],
+        own.query("kind == 'gene' and name in @genes"),
         found.values(genes),
         found.draws(genes, DRAWS),
         ylabel=unit,
     )
-    drawn["clusters"] = pl.clusters(own[own["kind"] == "cluster"], found.members())
+    drawn["clusters"] = pl.clusters(
+        own.query("kind == 'cluster'"), found.members(), times=times, ylabel=f"centred {unit}"
+    )
     if len(found.cv):
         error = (
             "deviance"
@@ -109,9 +111,8 @@ def _draw(
             else (found.settings.error)
         )
         drawn["cross_validation"] = pl.cross_validation(found.cv, error=error)
-        if found.cv["exact"].notna().any():
-            folds = found.folds[found.folds["comparable"].astype(bool)]
-            drawn["fold_errors"] = pl.fold_errors(folds)
+        if "exact" in _shown(found.cv):
+            drawn["fold_errors"] = pl.fold_errors(found.folds.query("comparable"), error=error)
     if len(influence):
         drawn["influence"] = pl.cluster_influence(influence)
     for name, axes in drawn.items():
@@ -222,6 +223,6 @@ def _changes(console: Console, found: Courses) -> None:
     for name, text in words.items():
         for column in (f"moderated_p_adj_{name}", f"p_adj_{name}"):
             if column in found.differential:
-                number = int((found.differential[column] < rate).sum())
+                number = int(np.sum(np.asarray(found.differential[column], float) < rate))
                 say(console, f"  {number:,} genes {text} (adjusted p < {rate:g})")
                 break
