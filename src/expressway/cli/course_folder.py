@@ -81,7 +81,8 @@ def _strongest(found: Courses) -> list[str]:
     has = found.clusters()["cluster"].notna()
     table = found.differential[has.to_numpy()]
     column = next(c for c in ("moderated_p_value_time", "p_value_time") if c in table)
-    return [str(name) for name in table.sort_values(column, kind="stable").index[:SHOWN]]
+    order = np.argsort(np.asarray(table[column], float), kind="stable")
+    return [str(table.index[i]) for i in order[:SHOWN]]
 
 
 def _draw(
@@ -92,17 +93,17 @@ def _draw(
 
     times = np.unique(found.data.plan.time)
     groups = list(found.data.plan.groups)
-    own = curves.query("group in @groups")
+    own = _where(curves, "group", groups)
     unit = "log2 normalised count" if found.data.counts else "expression"
     drawn: dict[str, Any] = {f"basis_df{df}": pl.basis(found.basis(df), times) for df in found.fits}
     drawn["curves"] = pl.curves(
-        own.query("kind == 'gene' and name in @genes"),
+        _where(_where(own, "kind", ["gene"]), "name", genes),
         found.values(genes),
         found.draws(genes, DRAWS),
         ylabel=unit,
     )
     drawn["clusters"] = pl.clusters(
-        own.query("kind == 'cluster'"), found.members(), times=times, ylabel=f"centred {unit}"
+        _where(own, "kind", ["cluster"]), found.members(), times=times, ylabel=f"centred {unit}"
     )
     if len(found.cv):
         error = (
@@ -118,6 +119,11 @@ def _draw(
     for name, axes in drawn.items():
         first = np.ravel(np.asarray(axes, dtype=object))[0]
         first.get_figure(root=True).savefig(to / f"{name}.png")
+
+
+def _where(table: pd.DataFrame, column: str, values: Sequence[str]) -> pd.DataFrame:
+    """Rows that have one of some values."""
+    return pd.DataFrame(table[np.isin(np.asarray(table[column], str), values)])
 
 
 def _record(found: Courses, clock: io.Clock, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,18 +204,18 @@ def _table(
     console: Console, table: pd.DataFrame, whole: Sequence[str], columns: Sequence[str]
 ) -> None:
     """Numbers of a table; the chosen row has a star."""
-    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for name in [*whole, *columns, ""]:
         shown.add_column(name, justify="right", no_wrap=True)
     for _, row in table.iterrows():
         first = [f"{int(row[name])}" for name in whole]
         numbers = [_number(row[name]) for name in columns]
-        shown.add_row(*first, *numbers, "chosen" if row["chosen"] else "")
+        shown.add_row(*first, *numbers, "chosen" if bool(row["chosen"]) else "")
     console.print(shown, markup=False)
 
 
 def _number(value: Any) -> str:
-    return f"{value:.5g}" if np.isfinite(value) else "-"
+    return f"{value:.4g}" if np.isfinite(value) else "-"
 
 
 def _changes(console: Console, found: Courses) -> None:
@@ -223,6 +229,6 @@ def _changes(console: Console, found: Courses) -> None:
     for name, text in words.items():
         for column in (f"moderated_p_adj_{name}", f"p_adj_{name}"):
             if column in found.differential:
-                number = int(np.sum(np.asarray(found.differential[column], float) < rate))
+                number = np.count_nonzero(np.asarray(found.differential[column], float) < rate)
                 say(console, f"  {number:,} genes {text} (adjusted p < {rate:g})")
                 break

@@ -24,6 +24,7 @@ from .steps import (
     OneFit,
     Settings,
     basis_of,
+    borne,
     choose_number,
     data,
     differential,
@@ -44,7 +45,7 @@ def analyse(
     adata: anndata.AnnData,
     time: str,
     *,
-    df: int | Sequence[int] = (4, 5, 6, 7, 8),
+    df: int | Sequence[int] | None = None,
     clusters: int | Sequence[int] = 10,
     group: str | None = None,
     replicate: str | None = None,
@@ -61,12 +62,12 @@ def analyse(
 ) -> Courses:
     """See `tl.timecourse`."""
     clock = io.Clock(watch)
-    dfs = [df] if isinstance(df, int) else list(df)
     sizes = [leave_out] if isinstance(leave_out, int) else list(leave_out)
     numbers = [clusters] if isinstance(clusters, int) else list(clusters)
-    _check(settings, dfs, numbers, of, cv)
     with clock.stage("design"):
         given_plan = plan(adata, time, group, replicate)
+        dfs = borne(given_plan, settings) if df is None else [df] if isinstance(df, int) else [*df]
+        _check(settings, dfs, numbers, of, cv)
         given = data(adata, given_plan, layer, counts=counts, held=test_genes, seed=settings.seed)
         for each in dfs:
             basis_of(given, each, settings)

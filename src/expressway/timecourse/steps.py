@@ -177,6 +177,18 @@ def data(
     return Data(of, tuple(map(str, adata.var_names)), np.ascontiguousarray(y), counts, mask)
 
 
+def borne(of: Plan, settings: Settings) -> list[int]:
+    """Numbers of columns from 4 to 8, as far as the distinct times of every group bear them."""
+    if settings.kind == "factor":
+        return [0]
+    if not isinstance(settings.knots, str):
+        return [len(settings.knots)]
+    inside = ~np.isin(of.time, settings.indicators)
+    distinct = min(len(np.unique(of.time[inside & (of.group == k)])) for k in range(len(of.groups)))
+    least = settings.degree + 1 if settings.kind == "b-spline" else 4
+    return list(range(least, max(least, min(least + 4, distinct)) + 1))
+
+
 def basis_of(given: Data, df: int, settings: Settings) -> Basis:
     """The basis for one df, which the samples of every group can bear.
 
