@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from expressway import _steps, io
+from expressway._errors import Unfinished
 from expressway._types import Bool, Float, Int
 from expressway.core.cohort import Pooled, samples
 from expressway.models import clusters, deseq, spline, timecourse
@@ -240,12 +241,15 @@ def fit_one(
     bare = curves_of(given, df, settings, differential=differential)
     t = terms(bare.stage.observed(np.ones(len(given.plan.time))))
     try:
-        if start is None or len(start.weight) != k:
+        if start is None or start.centroids.shape != (k, t.pull.shape[1]):
             found = clusters.fit(t, k, settings.starts, settings.seed, settings.ridge)
         else:
-            found = clusters.solve(start, t, settings.ridge)
-    except ValueError as error:
+            found = clusters.distinct(start, t, settings.ridge)
+    except (ValueError, Unfinished) as error:
         raise io.InputError(str(error)) from None
+    if len(found.mixture.weight) < k:
+        msg = "df %d: %d clusters asked for, %d found: the others would coincide with these"
+        logger.warning(msg, df, k, len(found.mixture.weight))
     order = np.argsort(-found.mixture.log_weight, kind="stable")
     sorted_ = Mixture(found.mixture.centroids[order], found.mixture.log_weight[order])
     found = timecourse.differentiated(
