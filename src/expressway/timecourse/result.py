@@ -134,7 +134,7 @@ class Courses:
         grid = course.grid(of, self.data.plan.time, 8 * self.settings.points)
         values = spline.evaluate(of, grid.time)
         return pd.DataFrame(
-            values, index=pd.Index(grid.time, name="time"), columns=spline.names(of)
+            values, index=pd.Index(grid.time, name="time"), columns=pd.Index(spline.names(of))
         )
 
     def values(self, genes: Sequence[str]) -> pd.DataFrame:
@@ -272,10 +272,7 @@ class Courses:
                 for df, one in self.fits.items()
             },
             "seconds": self.seconds,
-            "tables": {
-                name: getattr(self, name).to_json(orient="table", double_precision=15)
-                for name in TABLES
-            },
+            "tables": {name: tables.packed(getattr(self, name)) for name in TABLES},
         }
         np.savez_compressed(path, about=np.array(json.dumps(about)), **arrays)
 
