@@ -299,9 +299,7 @@ def _measured(given: Data, coordinates: Frame, settings: Settings) -> tuple[Curv
     fitted = stage.fit(np.ones(len(given.plan.time)))
     status = np.full(len(given.y), "ok", dtype=object)
     status[~fitted.usable] = "constant"
-    few = np.sum(there, axis=1) <= coordinates.design.shape[1]
-    rank = ~fitted.usable & (np.ptp(stage.y, axis=1) > 0) & (np.sum(~there, axis=1) > 0)
-    status[few | rank] = "too_few_values"
+    status[~fitted.determined] = "too_few_values"
     return stage, status
 
 
