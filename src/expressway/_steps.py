@@ -97,6 +97,20 @@ def check_settings(settings: deseq.Settings) -> None:
     raise io.InputError(msg)
 
 
+def layer_of(adata: anndata.AnnData, layer: str | None) -> Any:
+    """X, or a layer.
+
+    Raises
+    ------
+    InputError
+        There is no such layer, or no X.
+    """
+    if layer is not None and layer not in adata.layers:
+        msg = f"there is no layer {layer!r}; the layers are {', '.join(adata.layers) or 'none'}"
+        raise io.InputError(msg)
+    return adata.X if layer is None else adata.layers[layer]
+
+
 def counts(
     adata: anndata.AnnData, layer: str | None, owner: str = "adata", memory: float = np.inf
 ) -> np.ndarray | Sparse:
@@ -112,11 +126,8 @@ def counts(
     InputError
         They are no counts, or a sample has none.
     """
-    if layer is not None and layer not in adata.layers:
-        msg = f"there is no layer {layer!r}; the layers are {', '.join(adata.layers) or 'none'}"
-        raise io.InputError(msg)
     name = f"{owner}.X" if layer is None else f"{owner}.layers[{layer!r}]"
-    x: Any = adata.X if layer is None else adata.layers[layer]
+    x = layer_of(adata, layer)
     if not (isinstance(x, Counts) or io.on_disk(x)):
         msg = (
             f"{name} is {type(x).__name__}; counts must be a NumPy array or a SciPy matrix, "

@@ -253,3 +253,16 @@ def values_table(
         }
     )
     return pd.DataFrame(table[seen.ravel()]).reset_index(drop=True)
+
+
+def packed(table: pd.DataFrame) -> dict[str, Any]:
+    """A table as JSON can hold it, to the last digit."""
+    columns = [[str(each), str(table[each].dtype), table[each].tolist()] for each in table]
+    return {"index": table.index.tolist(), "name": table.index.name, "columns": columns}
+
+
+def unpacked(given: Mapping[str, Any]) -> pd.DataFrame:
+    """The table that was `packed`."""
+    index = pd.Index(given["index"], name=given["name"])
+    found = {name: pd.Series(values, index, dtype) for name, dtype, values in given["columns"]}
+    return pd.DataFrame(found, index=index)

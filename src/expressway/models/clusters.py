@@ -5,11 +5,11 @@ for each gene by one step of Newton's method without it.
 """
 
 import logging
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
-from expressway._errors import Saddle, Unfinished
+from expressway._errors import Saddle, SingularJacobian, Unfinished
 from expressway._types import Float, Int
 from expressway.core import newton
 from expressway.core.newton import Certificate, Point
@@ -39,7 +39,17 @@ LONGER = 0.25
 FALLS = 1e-4
 # Draws of k-means++ from which the best next centre is taken (Arthur & Vassilvitskii 2007, greedy).
 TRIALS = 4
+# Newton's steps before it is looked whether clusters coincide, and at most.
+FIRST = 60
 STEPS = 300
+# Smallest eigenvalue of the Hessian, as a share of the largest, below which they do. Where clusters
+# differ it is of the order of the smallest weight, where they coincide it is rounding.
+SINGULAR = 1e-8
+# By which F, relative to itself, may be worse for clusters that are made one: rounding, and what is
+# left to the optimum.
+SAME = 1e-9
+# Weight of a cluster that dies out.
+DEAD = 1e-9
 
 
 class Start(NamedTuple):
@@ -67,6 +77,10 @@ def fit(t: Terms, k: int, starts: int = 20, seed: int = 0, ridge: float = RIDGE)
     Each start: centres by k-means++ in the metric of the model (``(x - c)' L_g (x - c)``), steps of
     expectation-maximisation; the best few then by Newton's method in a trust region, to a gradient
     of rounding.
+
+    With more clusters than the genes tell apart, F is least where some coincide (Lindsay 1983, Ann.
+    Stat. 11:86: the best of all mixing distributions has few points). Those are made one, and there
+    are fewer than were asked for.
 
     Parameters
     ----------
@@ -97,8 +111,8 @@ def fit(t: Terms, k: int, starts: int = 20, seed: int = 0, ridge: float = RIDGE)
 
     def finish(start: _Begun) -> Clusters | str:
         try:
-            return solve(_longer(start, t, ridge), t, ridge)
-        except (Unfinished, Saddle) as error:
+            return distinct(_longer(start, t, ridge), t, ridge)
+        except (Unfinished, Saddle, SingularJacobian) as error:
             return str(error)
 
     begun = side_by_side(begin, range(seed, seed + (starts if k > 1 else 1)))
@@ -141,7 +155,58 @@ def _longer(start: _Begun, t: Terms, ridge: float) -> Mixture:
     return mixture
 
 
-def solve(start: Mixture, t: Terms, ridge: float = RIDGE) -> Clusters:
+def distinct(start: Mixture, t: Terms, ridge: float = RIDGE) -> Clusters:
+    """The optimum that is reached from a mixture; clusters that coincide there are made one.
+
+    Raises
+    ------
+    Unfinished, Saddle, SingularJacobian
+        None is reached, or it is none that the genes determine.
+    """
+    for steps in (FIRST, STEPS):
+        try:
+            found = solve(start, t, ridge, steps)
+        except Unfinished as error:
+            if steps == STEPS:
+                raise
+            start = of_vector(np.asarray(cast("Point", error.point).t), t.pull.shape[1])
+        else:
+            if found.certificate.smallest > SINGULAR * found.certificate.largest:
+                return found
+            start = found.mixture
+        fewer = merged(start, t, ridge)
+        if len(fewer.weight) < len(start.weight):
+            return distinct(fewer, t, ridge)
+    msg = "two clusters cannot be told apart, the Hessian is singular"
+    raise SingularJacobian(msg)
+
+
+def merged(mixture: Mixture, t: Terms, ridge: float = RIDGE) -> Mixture:
+    """The nearest clusters made one, again and again, while F is no worse for it."""
+    value = value_gradient(mixture.vector(), t, ridge)[0]
+    while len(mixture.weight) > 1:
+        fewer = ascent(_joined(mixture), t, ASCENT, ridge)
+        if value_gradient(fewer.vector(), t, ridge)[0] > value + SAME * max(1.0, abs(value)):
+            break
+        mixture = fewer
+    return mixture
+
+
+def _joined(mixture: Mixture) -> Mixture:
+    """The two nearest clusters made one; one that dies out is near all."""
+    c, p = mixture.centroids, mixture.weight
+    away = np.linalg.norm(c[:, None] - c, axis=2)
+    away[np.minimum(p[:, None], p) < DEAD] = 0.0
+    np.fill_diagonal(away, np.inf)
+    one, other = divmod(int(np.argmin(away)), len(c))
+    pair = [one, other]
+    rest = np.setdiff1d(np.arange(len(c)), pair)
+    both = p[pair] @ c[pair] / np.sum(p[pair])
+    weight = np.append(p[rest], np.sum(p[pair]))
+    return Mixture(np.vstack([c[rest], both]), np.log(weight))
+
+
+def solve(start: Mixture, t: Terms, ridge: float = RIDGE, steps: int = STEPS) -> Clusters:
     """The optimum that Newton's method in a trust region reaches from a mixture.
 
     Raises
@@ -151,7 +216,7 @@ def solve(start: Mixture, t: Terms, ridge: float = RIDGE) -> Clusters:
     """
     k, d = start.centroids.shape
     problem = closed(t, k, ridge)
-    found = newton.minimise(problem, Point(start.vector(), 0.0, 0, 0), STEPS, lambda _: None)
+    found = newton.minimise(problem, Point(start.vector(), 0.0, 0, 0), steps, lambda _: None)
     theta = np.asarray(found.t)
     return Clusters(of_vector(theta, d), problem.both(theta)[0], found.certificate, ())
 

@@ -1,6 +1,5 @@
 """Samples in time: curves by group, sets of samples to leave out, curves on a grid."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -78,14 +77,28 @@ def folds(plan: Plan, size: int, of: Of, among: Sequence[float], most: int) -> l
         msg = f"{size} {of} to leave out together of {len(units)}; needed are fewer, at least 1"
         raise InputError(msg)
     number = math.comb(len(units), size)
-    chosen = itertools.combinations(units, size)
-    if number > most:
-        wanted = set(np.linspace(0, number - 1, most).round().astype(int).tolist())
-        chosen = (each for place, each in enumerate(chosen) if place in wanted)
-    return [
-        Fold("+".join(name for name, _ in each), np.concatenate([rows for _, rows in each]))
-        for each in chosen
-    ]
+    some = min(number, most)
+    found = []
+    for i in range(some):
+        place = i * (number - 1) // max(some - 1, 1)
+        each = [units[j] for j in _combination(len(units), size, place)]
+        name = "+".join(name for name, _ in each)
+        found.append(Fold(name, np.concatenate([rows for _, rows in each])))
+    return found
+
+
+def _combination(n: int, size: int, place: int) -> list[int]:
+    """What `itertools.combinations` of n gives in a place, without those before it."""
+    found: list[int] = []
+    for item in range(n):
+        having = math.comb(n - item - 1, size - len(found) - 1)
+        if place < having:
+            found.append(item)
+            if len(found) == size:
+                break
+        else:
+            place -= having
+    return found
 
 
 class Regular(NamedTuple):

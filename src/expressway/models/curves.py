@@ -81,7 +81,10 @@ class Fitted(NamedTuple):
     """Sum of weights less the number of coefficients."""
     residual: Float[np.ndarray, "g n"]
     """0 where a value is missing."""
+    determined: Bool[np.ndarray, "g"]
+    """Whether there are enough values for the coefficients and their error."""
     usable: Bool[np.ndarray, "g"]
+    """And these are not met exactly."""
 
 
 class Posterior(NamedTuple):
@@ -126,9 +129,10 @@ class Curves(NamedTuple):
         squared = np.sum(each * residual**2, axis=1)
         freedom = np.broadcast_to(np.sum(each, axis=1) - c, squared.shape)
         size = np.sum(each * y**2, axis=1)
-        usable = fine & (freedom > 0) & (squared > ROUNDING**2 * size)
+        determined = fine & (freedom > 0)
+        usable = determined & (squared > ROUNDING**2 * size)
         tau = np.where(usable, freedom / np.where(usable, squared, 1.0), 0.0)
-        return Fitted(beta, tau, inverse, freedom, residual, usable)
+        return Fitted(beta, tau, inverse, freedom, residual, determined, usable)
 
     def observed(self, weight: Float[np.ndarray, "n"]) -> Observed:
         """Coordinates of each gene's centred curve, and their precision.

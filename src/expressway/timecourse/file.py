@@ -1,16 +1,15 @@
 """A time-course analysis read from its file."""
 
-import io as streams
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from expressway import io
 from expressway.core.newton import Certificate
+from expressway.io import course_tables as tables
 from expressway.models import course
 from expressway.models.clusters import Clusters
 from expressway.models.count_curves import CountCurves
@@ -58,10 +57,7 @@ def _loaded(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Cours
         int(df): _fit_again(given, int(df), settings, arrays, numbers)
         for df, numbers in about["certificates"].items()
     }
-    read = {
-        name: pd.read_json(streams.StringIO(about["tables"][name]), orient="table")
-        for name in TABLES
-    }
+    read = {name: tables.unpacked(about["tables"][name]) for name in TABLES}
     return Courses(given, settings, fits, about["chosen"], **read, seconds=about["seconds"])
 
 

@@ -272,10 +272,7 @@ class Courses:
                 for df, one in self.fits.items()
             },
             "seconds": self.seconds,
-            "tables": {
-                name: getattr(self, name).to_json(orient="table", double_precision=15)
-                for name in TABLES
-            },
+            "tables": {name: tables.packed(getattr(self, name)) for name in TABLES},
         }
         np.savez_compressed(path, about=np.array(json.dumps(about)), **arrays)
 

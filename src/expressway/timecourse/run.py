@@ -64,6 +64,9 @@ def analyse(
     clock = io.Clock(watch)
     sizes = [leave_out] if isinstance(leave_out, int) else list(leave_out)
     numbers = [clusters] if isinstance(clusters, int) else list(clusters)
+    if cv != "none" and not sizes:
+        msg = "how many to leave out together is not given; give one, or cv='none'"
+        raise io.InputError(msg)
     with clock.stage("design"):
         given_plan = plan(adata, time, group, replicate)
         dfs = borne(given_plan, settings) if df is None else [df] if isinstance(df, int) else [*df]
@@ -102,14 +105,18 @@ def analyse(
         tables.cv_table(schemes, chosen, settings.information),
         tables.folds_table(schemes, settings.information),
         tables.selection_table(told, number),
-        pd.concat([tables.starts_table(each, fits[each].found.clusters) for each in dfs]),
+        pd.concat(
+            [tables.starts_table(each, fits[each].found.clusters) for each in dfs],
+            ignore_index=True,
+        ),
         changed,
         clock.seconds,
     )
 
 
 def _likelihood(one: HeldOut) -> float:
-    return float(np.nanmean(one.predicted if one.exact is None else one.exact))
+    exact = one.exact
+    return float(np.nanmean(one.predicted if exact is None or np.all(np.isnan(exact)) else exact))
 
 
 def _check(
@@ -129,14 +136,20 @@ def _check(
     if not dfs or not numbers:
         msg = "no df or no number of clusters given; give at least one of each"
         raise io.InputError(msg)
-    if len(set(dfs)) > 1 and settings.kind == "factor":
-        msg = "a factor of time has no df to choose: give one"
+    if len(set(dfs)) > 1 and (settings.kind == "factor" or not isinstance(settings.knots, str)):
+        what = "a factor of time has" if settings.kind == "factor" else "with given knots there is"
+        msg = f"{what} no df to choose: give one"
         raise io.InputError(msg)
     if len(set(dfs)) > 1 and cv == "none":
         msg = f"choosing among df {', '.join(map(str, dfs))} needs cross-validation: give one df"
         raise io.InputError(msg)
-    if settings.spread < 0 or not 0 < settings.level < 1 or settings.starts < 1:
-        msg = "needed are spread of 0 or more, level between 0 and 1, at least one start"
+    least = (("spread", 0), ("ridge", 0), ("starts", 1), ("seed", 0), ("most_folds", 1))
+    for name, bound in least:
+        if not bound <= (got := getattr(settings, name)) < np.inf:
+            msg = f"{name} must be {bound} or more, but is {got}"
+            raise io.InputError(msg)
+    if not 0 < settings.level < 1:
+        msg = f"level must lie between 0 and 1, but is {settings.level}"
         raise io.InputError(msg)
 
 

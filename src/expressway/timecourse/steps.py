@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from expressway import _steps, io
+from expressway._errors import Unfinished
 from expressway._types import Bool, Float, Int
 from expressway.core.cohort import Pooled, samples
 from expressway.models import clusters, deseq, spline, timecourse
@@ -159,7 +160,7 @@ def data(
             table if isinstance(table, np.ndarray) else table.rows(0, adata.n_obs), float
         ).T
     else:
-        x: Any = adata.X if layer is None else adata.layers[layer]
+        x: Any = _steps.layer_of(adata, layer)
         y = np.asarray(x if isinstance(x, np.ndarray) else x.toarray(), float).T
         if np.any(np.isinf(y)):
             gene, sample = (int(i[0]) for i in np.nonzero(np.isinf(y)))
@@ -182,7 +183,15 @@ def borne(of: Plan, settings: Settings) -> list[int]:
     if settings.kind == "factor":
         return [0]
     if not isinstance(settings.knots, str):
-        return [len(settings.knots)]
+        found = spline.basis(
+            of.time,
+            kind=settings.kind,
+            degree=settings.degree,
+            knots=settings.knots,
+            indicators=settings.indicators,
+            period=settings.period,
+        )
+        return [found.columns - len(found.indicators)]
     inside = ~np.isin(of.time, settings.indicators)
     distinct = min(len(np.unique(of.time[inside & (of.group == k)])) for k in range(len(of.groups)))
     least = settings.degree + 1 if settings.kind == "b-spline" else 4
@@ -252,12 +261,15 @@ def fit_one(
     bare = curves_of(given, df, settings, differential=differential)
     t = terms(bare.stage.observed(np.ones(len(given.plan.time))))
     try:
-        if start is None or len(start.weight) != k:
+        if start is None or start.centroids.shape != (k, t.pull.shape[1]):
             found = clusters.fit(t, k, settings.starts, settings.seed, settings.ridge)
         else:
-            found = clusters.solve(start, t, settings.ridge)
-    except ValueError as error:
+            found = clusters.distinct(start, t, settings.ridge)
+    except (ValueError, Unfinished) as error:
         raise io.InputError(str(error)) from None
+    if len(found.mixture.weight) < k:
+        msg = "df %d: %d clusters asked for, %d found: the others would coincide with these"
+        logger.warning(msg, df, k, len(found.mixture.weight))
     order = np.argsort(-found.mixture.log_weight, kind="stable")
     sorted_ = Mixture(found.mixture.centroids[order], found.mixture.log_weight[order])
     found = timecourse.differentiated(
@@ -307,9 +319,7 @@ def _measured(given: Data, coordinates: Frame, settings: Settings) -> tuple[Curv
     fitted = stage.fit(np.ones(len(given.plan.time)))
     status = np.full(len(given.y), "ok", dtype=object)
     status[~fitted.usable] = "constant"
-    few = np.sum(there, axis=1) <= coordinates.design.shape[1]
-    rank = ~fitted.usable & (np.ptp(stage.y, axis=1) > 0) & (np.sum(~there, axis=1) > 0)
-    status[few | rank] = "too_few_values"
+    status[~fitted.determined] = "too_few_values"
     return stage, status
 
 
