@@ -75,7 +75,7 @@ def test_folder(done):
     assert np.all(curves["lower"] <= curves["upper"])
     figures = {path.stem for path in (out / "figures").iterdir()}
     assert {"basis_df4", "basis_df5", "curves", "clusters", "cross_validation"} <= figures
-    assert {"fold_errors", "influence"} <= figures
+    assert {"fold_errors", "influence_time", "influence_sample"} <= figures
     record = json.loads((out / "run.json").read_text())
     assert record["fits"]["4"]["certificate"]["gradient_norm"] < 1e-8
     assert "chosen" in result.output
@@ -116,7 +116,7 @@ def test_goes_on_from_an_earlier_run(tables, done):
         (["--df", "4", "--among", "1"], "no sample is at time 1"),
         (["--df", "4", "--of", "replicates"], "replicate"),
         (["--resume", "missing.npz"], "missing.npz"),
-        (["--basis", "factor", "--cv", "exact"], "no fold can be left out"),
+        (["--basis", "factor", "--df", "4"], "give no df"),
         (["--df", "6", "--leave-out", "3", "--singular", "refuse"], "smallest eigenvalue"),
     ],
 )
@@ -138,6 +138,15 @@ def test_time_that_is_no_number(tables, tmp_path):
     result = CliRunner().invoke(app, ["timecourse", *given, "--out", str(tmp_path / "out")])
     assert result.exit_code == 2
     assert "'late'" in result.output
+
+
+def test_factor_of_time_cannot_be_cross_validated(tables, tmp_path):
+    out = tmp_path / "out"
+    result = run(tables, "--basis", "factor", "--clusters", "3", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    assert "7 of 7 folds of 1 times cannot be left out" in result.output
+    assert np.all(pd.read_csv(out / "folds.csv")["conditioning"] < 1e-10)
+    assert not (out / "figures" / "cross_validation.png").exists()
 
 
 def test_every_basis_is_an_option():

@@ -105,7 +105,7 @@ def _draw(
     drawn["clusters"] = pl.clusters(
         _where(own, "kind", ["cluster"]), found.members(), times=times, ylabel=f"centred {unit}"
     )
-    if len(found.cv):
+    if len(found.cv) and _shown(found.cv):
         error = (
             "deviance"
             if found.data.counts and found.settings.error == "squared"
@@ -114,8 +114,8 @@ def _draw(
         drawn["cross_validation"] = pl.cross_validation(found.cv, error=error)
         if "exact" in _shown(found.cv):
             drawn["fold_errors"] = pl.fold_errors(found.folds.query("comparable"), error=error)
-    if len(influence):
-        drawn["influence"] = pl.cluster_influence(influence)
+    for kind in dict.fromkeys(influence["kind"] if len(influence) else []):
+        drawn[f"influence_{kind}"] = pl.cluster_influence(influence, kind=kind)
     for name, axes in drawn.items():
         first = np.ravel(np.asarray(axes, dtype=object))[0]
         first.get_figure(root=True).savefig(to / f"{name}.png")
@@ -168,7 +168,7 @@ def summary(found: Courses, source: str, out: Path) -> None:
     if other:
         said = ", ".join(f"{n:,} {name}" for name, n in other.items())
         say(console, f"not clustered: {said}")
-    if len(found.cv):
+    if len(found.cv) and _shown(found.cv):
         say(console, "\nmean errors without what is left out", "bold")
         _table(console, found.cv, ["df", "leave_out", "folds", "trusted"], _shown(found.cv))
     if len(found.selection):

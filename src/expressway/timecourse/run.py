@@ -69,6 +69,10 @@ def analyse(
         raise io.InputError(msg)
     with clock.stage("design"):
         given_plan = plan(adata, time, group, replicate)
+        if df is not None and (settings.kind == "factor" or not isinstance(settings.knots, str)):
+            what = "a factor of time" if settings.kind == "factor" else "a spline with given knots"
+            msg = f"{what} has as many columns as follow from that: give no df"
+            raise io.InputError(msg)
         dfs = borne(given_plan, settings) if df is None else [df] if isinstance(df, int) else [*df]
         _check(settings, dfs, numbers, of, cv)
         given = data(adata, given_plan, layer, counts=counts, held=test_genes, seed=settings.seed)
@@ -135,10 +139,6 @@ def _check(
             raise io.InputError(msg)
     if not dfs or not numbers:
         msg = "no df or no number of clusters given; give at least one of each"
-        raise io.InputError(msg)
-    if len(set(dfs)) > 1 and (settings.kind == "factor" or not isinstance(settings.knots, str)):
-        what = "a factor of time has" if settings.kind == "factor" else "with given knots there is"
-        msg = f"{what} no df to choose: give one"
         raise io.InputError(msg)
     if len(set(dfs)) > 1 and cv == "none":
         msg = f"choosing among df {', '.join(map(str, dfs))} needs cross-validation: give one df"

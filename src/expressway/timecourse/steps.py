@@ -181,7 +181,7 @@ def data(
 def borne(of: Plan, settings: Settings) -> list[int]:
     """Numbers of columns from 4 to 8, as far as the distinct times of every group bear them."""
     if settings.kind == "factor":
-        return [0]
+        return [len(np.unique(of.time))]
     if not isinstance(settings.knots, str):
         found = spline.basis(
             of.time,
