@@ -75,7 +75,6 @@ def test_influence():
 def test_time_courses(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     adata = ew.datasets.simulate_timecourse(genes=120, clusters=5)
-    adata.obs_names = [f"sample{i + 1}" for i in range(adata.n_obs)]
     names: dict = {"adata": adata, "ew": ew}
     (block,) = [block for block in blocks() if "tl.timecourse" in block]
     exec(block, names)

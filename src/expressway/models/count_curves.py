@@ -171,7 +171,11 @@ def deviance_residual(
     """Signed root of ``2 (y log(y/mu) - (y + 1/alpha) log((1 + alpha y) / (1 + alpha mu)))``."""
     a = alpha[:, None]
     log_ratio = np.log(np.where(y > 0, y, 1.0) / np.where(y > 0, mu, 1.0))
-    other = np.log1p(a * (y - mu) / (1.0 + a * mu))
+    share = a * (y - mu) / (1.0 + a * mu)
+    # Near -1 it has no digits left, and far from 0 the logarithms have theirs.
+    other = np.where(
+        share > -0.5, np.log1p(np.maximum(share, -0.5)), np.log1p(a * y) - np.log1p(a * mu)
+    )
     deviance = 2.0 * (y * log_ratio - (y + 1.0 / a) * other)
     return np.sign(y - mu) * np.sqrt(np.maximum(deviance, 0.0))
 
