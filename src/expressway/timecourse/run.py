@@ -17,6 +17,7 @@ from expressway.models.clusters import HeldOut
 from expressway.models.course import Of
 from expressway.models.timecourse import Fold
 
+from .changes import differential
 from .result import Courses
 from .steps import (
     DEFAULTS,
@@ -27,7 +28,6 @@ from .steps import (
     borne,
     choose_number,
     data,
-    differential,
     fit_one,
     plan,
 )
@@ -92,15 +92,14 @@ def analyse(
             begin = None
             if start is not None and each in start.fits:
                 begin = start.fits[each].found.clusters.mixture
-            fits[each] = fit_one(given, each, number, settings, begin, differential=counts)
+            fits[each] = fit_one(given, each, number, settings, begin)
         with clock.stage(f"cross-validation: df {each}"):
             schemes += [
                 _validated(fits[each], size, of, folds, settings, cv) for size, folds in wanted
             ]
     chosen = _chosen(schemes, dfs, cv, settings.information)
     with clock.stage("tests"):
-        one = fits[chosen]
-        changed = one.differential if one.differential is not None else differential(given, one)
+        changed = differential(given, fits[chosen], settings)
     return Courses(
         given,
         settings,
