@@ -12,7 +12,7 @@ which has a row for every coefficient of every gene, is never needed: J is a col
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 import scipy.linalg
@@ -52,6 +52,7 @@ WORKERS = 2
 PART = 2**23
 
 
+@runtime_checkable
 class Stage(Protocol):
     """The first stage: curves of genes as a function of the weights of samples."""
 
