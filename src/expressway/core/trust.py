@@ -170,9 +170,10 @@ def _exact(frame: _Spectral, gradient: np.ndarray, radius: float) -> _Move:
     if not inside:
         low = max(0.0, -lowest)
         high = low + float(np.linalg.norm(b)) / radius + 1e-12
-        for _ in range(60):
-            mu = 0.5 * (low + high)
-            low, high = (mu, high) if np.linalg.norm(at(mu)) > radius else (low, mu)
+        with np.errstate(over="ignore"):  # infinitely far is outside
+            for _ in range(60):
+                mu = 0.5 * (low + high)
+                low, high = (mu, high) if np.linalg.norm(at(mu)) > radius else (low, mu)
         mu = high
     z = at(mu)
     return _Move(

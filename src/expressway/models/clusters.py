@@ -5,7 +5,8 @@ for each gene by one step of Newton's method without it.
 """
 
 import logging
-from typing import NamedTuple, cast
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -164,12 +165,13 @@ def distinct(start: Mixture, t: Terms, ridge: float = RIDGE) -> Clusters:
         None is reached, or it is none that the genes determine.
     """
     for steps in (FIRST, STEPS):
+        seen: list[Point] = []
         try:
-            found = solve(start, t, ridge, steps)
-        except Unfinished as error:
+            found = solve(start, t, ridge, steps, seen.append)
+        except (Unfinished, Saddle):
             if steps == STEPS:
                 raise
-            start = of_vector(np.asarray(cast("Point", error.point).t), t.pull.shape[1])
+            start = of_vector(seen[-1].t, t.pull.shape[1])
         else:
             if found.certificate.smallest > SINGULAR * found.certificate.largest:
                 return found
@@ -206,7 +208,13 @@ def _joined(mixture: Mixture) -> Mixture:
     return Mixture(np.vstack([c[rest], both]), np.log(weight))
 
 
-def solve(start: Mixture, t: Terms, ridge: float = RIDGE, steps: int = STEPS) -> Clusters:
+def solve(
+    start: Mixture,
+    t: Terms,
+    ridge: float = RIDGE,
+    steps: int = STEPS,
+    watch: Callable[[Point], None] = lambda _: None,
+) -> Clusters:
     """The optimum that Newton's method in a trust region reaches from a mixture.
 
     Raises
@@ -216,7 +224,7 @@ def solve(start: Mixture, t: Terms, ridge: float = RIDGE, steps: int = STEPS) ->
     """
     k, d = start.centroids.shape
     problem = closed(t, k, ridge)
-    found = newton.minimise(problem, Point(start.vector(), 0.0, 0, 0), steps, lambda _: None)
+    found = newton.minimise(problem, Point(start.vector(), 0.0, 0, 0), steps, watch)
     theta = np.asarray(found.t)
     return Clusters(of_vector(theta, d), problem.both(theta)[0], found.certificate, ())
 
