@@ -24,9 +24,12 @@ from .mixture import Change, Observed, half
 # Newton's steps for a gene's level, given its curve; from the ratio of sums a handful are enough.
 LEVEL_STEPS = 20
 # Newton's steps from the optimum of other weights, after which a gene goes to the general solver,
-WARM_STEPS = 8
-# and Newton's decrement, squared, at which it is there: the next is its square.
+WARM_STEPS = 60
+# Newton's decrement, squared, at which it is there: that of the next point is its square,
 THERE = 1e-12
+# the longest step of a linear predictor, and what rounding makes of a sum, relative to it.
+LONGEST = 5.0
+ROUNDING = 1e-12
 
 
 class Point(NamedTuple):
@@ -190,31 +193,49 @@ def _ridge(frame: Frame) -> Float[np.ndarray, "c"]:
 def warm(curves: CountCurves, weight: Float[np.ndarray, "n"]) -> Float[np.ndarray, "g c"]:
     """Level and coordinates at other weights, by Newton's method from those of all samples.
 
-    The objective is convex. Genes that are not there after a few steps are fitted by the general
-    solver.
+    The objective is convex: steps that do not lower it are halved. Genes that are not there after
+    `WARM_STEPS` are fitted by the general solver.
     """
     beta = curves.beta.copy()
-    open_ = np.arange(len(beta))
     ridge, z = _ridge(curves.frame), curves.frame.design
-    last = np.full(len(beta), np.inf)
+    open_ = np.arange(len(beta))
+    loss = _loss(curves, weight, beta)
+    step, slope, length = np.zeros_like(beta), np.zeros(len(beta)), np.ones(len(beta))
+    fresh = np.ones(len(beta), bool)
     for _ in range(WARM_STEPS):
-        part = curves.some(open_)
-        at = part._point(beta[open_], weight)
-        score = (weight * at.score) @ z - ridge * beta[open_]
-        step = (at.inverse @ score[:, :, None])[:, :, 0]
-        decrement = np.sum(step * score, axis=1)
-        # Where steps do not get shorter they overshoot: left to the general solver.
-        good = np.isfinite(decrement) & (decrement < last[open_])
-        last[open_] = np.where(good, decrement, -np.inf)
-        beta[open_[good]] += step[good]
-        open_ = open_[good & (decrement > THERE)]
+        new = open_[fresh[open_]]
+        if len(new):
+            at = curves.some(new)._point(beta[new], weight)
+            score = (weight * at.score) @ z - ridge * beta[new]
+            step[new] = (at.inverse @ score[:, :, None])[:, :, 0]
+            slope[new] = np.sum(step[new] * score, axis=1)
+            # Far away a step of Newton's overshoots exponentially.
+            size = np.max(np.abs(step[new] @ z.T), axis=1)
+            length[new] = np.minimum(1.0, LONGEST / np.maximum(size, LONGEST))
+        trial = beta[open_] + length[open_, None] * step[open_]
+        there = _loss(curves.some(open_), weight, trial)
+        lost = ROUNDING * np.maximum(1.0, np.abs(loss[open_]))
+        good = there <= loss[open_] - 1e-4 * length[open_] * slope[open_] + lost
+        moved = open_[good]
+        beta[moved], loss[moved] = trial[good], there[good]
+        fresh[open_] = good
+        length[open_[~good]] *= 0.5
+        open_ = open_[~(good & (slope[open_] < THERE))]
         if not len(open_):
-            break
-    stuck = np.union1d(open_, np.flatnonzero(last == -np.inf))
-    if len(stuck):
-        part = curves.some(stuck)
-        beta[stuck] = fitted(part, weight, part.beta)
+            return beta
+    part = curves.some(open_)
+    beta[open_] = fitted(part, weight, beta[open_])
     return beta
+
+
+def _loss(
+    curves: CountCurves, weight: Float[np.ndarray, "n"], beta: Float[np.ndarray, "g c"]
+) -> Float[np.ndarray, "g"]:
+    """Negative log-likelihood with its ridge, terms in beta only."""
+    alpha = curves.alpha[:, None]
+    eta = np.minimum(curves.offset + beta @ curves.frame.design.T, 700.0)
+    terms = (curves.y + 1.0 / alpha) * np.log1p(alpha * np.exp(eta)) - curves.y * eta
+    return terms @ weight + 0.5 * np.sum(_ridge(curves.frame) * beta**2, axis=1)
 
 
 def fitted(

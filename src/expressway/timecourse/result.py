@@ -185,7 +185,7 @@ class Courses:
         for kind, units in kinds:
             among = np.unique(of.time).tolist()
             given = course.folds(of, 1, units, among, max(len(among), len(of.time)))
-            fine = course.regular(one.stage.frame, given).folds
+            fine = course.comparable([one.stage.frame], given).folds
             told[kind] = timecourse.influence(one.stage, one.found, fine)
         found = tables.shifts_table(told)
         if self.data.counts and len(found):
@@ -217,7 +217,7 @@ class Courses:
             )
             raise io.InputError(msg)
         fold = Fold("+".join([*(f"{t:g}" for t in times), *samples]), rows)
-        if not course.regular(one.stage.frame, [fold]).folds:
+        if not course.comparable([one.stage.frame], [fold]).folds:
             msg = f"without {fold.name} the design is singular: no curve can be estimated"
             raise io.InputError(msg)
         ask = timecourse.Settings(corrected=False, exact=exact, ridge=self.settings.ridge)

@@ -66,7 +66,7 @@ class Settings(NamedTuple):
     """What to do with a fold without which a curve cannot be estimated: skip or refuse."""
     information: float = 0.01
     """Share of the information on curves that a fold must leave, in every direction and with every
-    df, to be in the errors that are compared."""
+    df, for its errors to be compared."""
     most_folds: int = 200
     min_mean: float = 5.0
     """Of normalised counts: genes below are not clustered."""
@@ -238,6 +238,12 @@ def basis_of(given: Data, df: int, settings: Settings) -> Basis:
     return found
 
 
+def frame_of(given: Data, basis: Basis) -> Frame:
+    """Coordinates of curves of all groups."""
+    of = given.plan
+    return frame(design(basis, of.time, of.group, len(of.groups)))
+
+
 def fit_one(
     given: Data,
     df: int,
@@ -285,7 +291,7 @@ def curves_of(given: Data, df: int, settings: Settings) -> OneFit:
     basis = basis_of(given, df, settings)
     of = given.plan
     matrix = design(basis, of.time, of.group, len(of.groups))
-    coordinates = frame(matrix)
+    coordinates = frame_of(given, basis)
     analysis = None
     if given.counts:
         stage, status, analysis = _counted(given, matrix, coordinates, settings)

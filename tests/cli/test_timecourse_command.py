@@ -144,7 +144,7 @@ def test_factor_of_time_cannot_be_cross_validated(tables, tmp_path):
     out = tmp_path / "out"
     result = run(tables, "--basis", "factor", "--clusters", "3", "--out", str(out))
     assert result.exit_code == 0, result.output
-    assert "7 of 7 folds of 1 times cannot be left out" in result.output
+    assert "7 of 7 folds of 1 times cannot be compared" in result.output
     assert np.all(pd.read_csv(out / "folds.csv")["conditioning"] < 1e-10)
     assert not (out / "figures" / "cross_validation.png").exists()
 
