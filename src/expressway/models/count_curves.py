@@ -12,19 +12,15 @@ from typing import NamedTuple
 import numpy as np
 
 from expressway._types import Float, Int
-from expressway.core.boxed import Boxed
-from expressway.core.cohort import Pooled, samples
-from expressway.core.solve import solve
 
 from . import nb
 from .curves import Frame, Posterior, information_left
-from .means import BOX
 from .mixture import Change, Observed, half
 
 # Newton's steps for a gene's level, given its curve; from the ratio of sums a handful are enough.
 LEVEL_STEPS = 20
-# Newton's steps from the optimum of other weights, after which a gene goes to the general solver,
-WARM_STEPS = 60
+# Newton's steps after which a gene is given up; from the optimum of other weights five will do.
+STEPS = 100
 # Newton's decrement, squared, at which it is there: that of the next point is its square,
 THERE = 1e-12
 # the longest step of a linear predictor, and what rounding makes of a sum, relative to it.
@@ -71,10 +67,14 @@ class CountCurves(NamedTuple):
     def observed(self, weight: Float[np.ndarray, "n"]) -> Observed:
         """Coordinates of each gene's centred curve, and their precision.
 
-        ``L = (C + spread I)⁻¹``, C the coordinates' part of the inverse observed information.
+        ``L = (C + spread I)⁻¹``, C the coordinates' part of the inverse observed information. A
+        gene that cannot be fitted with these weights has precision 0.
         """
         beta = self.fit(weight)
-        return Observed(beta[:, 1:].copy(), self._precision(self._point(beta, weight)))
+        there = np.all(np.isfinite(beta), axis=1)
+        beta = np.where(there[:, None], beta, 0.0)
+        precision = self._precision(self._point(beta, weight))
+        return Observed(beta[:, 1:].copy(), np.where(there[:, None, None], precision, 0.0))
 
     def _precision(self, at: Point) -> Float[np.ndarray, "g d d"]:
         d = self.frame.u.shape[1]
@@ -191,10 +191,11 @@ def _ridge(frame: Frame) -> Float[np.ndarray, "c"]:
 
 
 def warm(curves: CountCurves, weight: Float[np.ndarray, "n"]) -> Float[np.ndarray, "g c"]:
-    """Level and coordinates at other weights, by Newton's method from those of all samples.
+    """Level and coordinates at other weights, by maximum likelihood with DESeq2's ridge.
 
-    The objective is convex: steps that do not lower it are halved. Genes that are not there after
-    `WARM_STEPS` are fitted by the general solver.
+    By Newton's method from those that the curves have. The objective is convex, and the ridge gives
+    it a minimum where the likelihood has none: steps that do not lower it are halved. NaN for
+    genes that are not there after `STEPS`.
     """
     beta = curves.beta.copy()
     ridge, z = _ridge(curves.frame), curves.frame.design
@@ -202,7 +203,7 @@ def warm(curves: CountCurves, weight: Float[np.ndarray, "n"]) -> Float[np.ndarra
     loss = _loss(curves, weight, beta)
     step, slope, length = np.zeros_like(beta), np.zeros(len(beta)), np.ones(len(beta))
     fresh = np.ones(len(beta), bool)
-    for _ in range(WARM_STEPS):
+    for _ in range(STEPS):
         new = open_[fresh[open_]]
         if len(new):
             at = curves.some(new)._point(beta[new], weight)
@@ -223,8 +224,7 @@ def warm(curves: CountCurves, weight: Float[np.ndarray, "n"]) -> Float[np.ndarra
         open_ = open_[~(good & (slope[open_] < THERE))]
         if not len(open_):
             return beta
-    part = curves.some(open_)
-    beta[open_] = fitted(part, weight, beta[open_])
+    beta[open_] = np.nan
     return beta
 
 
@@ -236,29 +236,6 @@ def _loss(
     eta = np.minimum(curves.offset + beta @ curves.frame.design.T, 700.0)
     terms = (curves.y + 1.0 / alpha) * np.log1p(alpha * np.exp(eta)) - curves.y * eta
     return terms @ weight + 0.5 * np.sum(_ridge(curves.frame) * beta**2, axis=1)
-
-
-def fitted(
-    curves: CountCurves, weight: Float[np.ndarray, "n"], start: Float[np.ndarray, "g c"]
-) -> Float[np.ndarray, "g c"]:
-    """Level and coordinates of every gene by maximum likelihood with DESeq2's ridge.
-
-    The solver sees columns of mean square 1, so that its bounds mean the same for any number of
-    samples.
-    """
-    scale = np.ones(start.shape[1])
-    scale[1:] = np.sqrt(len(curves.frame.u))
-    rows = samples(curves.y.T, curves.frame.design * scale)
-    rows = rows._replace(offset=curves.offset[:, None], weight=weight)
-    found = solve(
-        Boxed(bound=BOX),
-        nb.likelihood,
-        start / scale,
-        curves.alpha,
-        Pooled(rows),
-        penalty=nb.ridge_likelihood,
-    )
-    return np.asarray(found.theta) * scale
 
 
 def count_curves(
@@ -286,4 +263,4 @@ def count_curves(
     normalised = np.log(y / np.exp(offset) + 0.1)
     start = np.column_stack([np.mean(normalised, axis=1), normalised @ frame.u])
     curves = CountCurves(y, offset, alpha, frame, spread, start)
-    return curves._replace(beta=fitted(curves, np.ones(len(offset)), start))
+    return curves._replace(beta=warm(curves, np.ones(len(offset))))
