@@ -6,7 +6,6 @@ from typing import Literal, get_args
 
 import anndata
 import numpy as np
-import pandas as pd
 
 from expressway import io
 from expressway.io import course_tables as tables
@@ -48,7 +47,7 @@ def analyse(
     replicate: str | None = None,
     leave_out: int | Sequence[int] = 1,
     of: Of = "times",
-    among: Sequence[float] | None = None,
+    among: Sequence[float | int] | None = None,
     cv: CV = "both",
     test_genes: int = 0,
     counts: bool = False,
@@ -102,10 +101,7 @@ def analyse(
         tables.cv_table(schemes, chosen, settings.information),
         tables.folds_table(schemes, settings.information),
         tables.selection_table(told, number),
-        pd.concat(
-            [tables.starts_table(each, fits[each].found.clusters) for each in dfs],
-            ignore_index=True,
-        ),
+        tables.starts_table({each: fits[each].found.clusters for each in dfs}),
         changed,
         clock.seconds,
     )
@@ -154,7 +150,7 @@ def _folds(
     given: Data,
     sizes: Sequence[int],
     of: Of,
-    among: Sequence[float] | None,
+    among: Sequence[float | int] | None,
     settings: Settings,
 ) -> list[tuple[int, list[Fold]]]:
     """Sets of each size to leave out.
