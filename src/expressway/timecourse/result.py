@@ -201,7 +201,7 @@ class Courses:
 
     def leave_out(
         self,
-        times: Sequence[float] = (),
+        times: Sequence[float | int] = (),
         samples: Sequence[str] = (),
         *,
         df: int | None = None,
