@@ -160,6 +160,8 @@ def test_a_step_does_not_depend_on_how_it_is_scaled(condition, radius):
         == other.boundary
         == (radius < np.sqrt(gradient @ np.linalg.solve(matrix, gradient)))
     )
+    model = -(gradient @ one.step + 0.5 * one.step @ matrix @ one.step)
+    assert one.gain == pytest.approx(model, rel=close)
     # Inside the region it is Newton's step.
     if not one.boundary:
         np.testing.assert_allclose(

@@ -457,6 +457,18 @@ def test_the_published_errors(published):
         assert error == pytest.approx(each["lin_err_rel"], abs=1e-6)
 
 
+def test_where_the_objective_curves_downwards_no_prediction_is_trusted(published):
+    """Without the second time the prediction is beyond a saddle, though its error is near."""
+    (left,) = tc.cross_validate(
+        published.stage, published.found, published.folds[1:2], SETTINGS._replace(corrected=True)
+    )
+    ends = [np.mean(left.error[name]) for name in ("ij", "corrected")]
+    assert abs(ends[0] - ends[1]) < tc.AGREE * ends[1]
+    assert left.conditioning > tc.LEFT
+    assert left.curvature < 0
+    assert not left.trusted
+
+
 # To which cluster of the published optimum each gene belongs once times 0 and 3 are left out.
 ELSEWHERE = (
     "92822022852889028296528850545850555695583652602459920850008038280380888695852586868555250988"
