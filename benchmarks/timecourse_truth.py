@@ -187,8 +187,8 @@ def folds(wanted: argparse.Namespace) -> None:
         print(pd.DataFrame(rows).T.to_string(float_format=figures))
     print(
         "\ncompared: folds that leave enough information with every df. r: correlation with\n"
-        "exact errors of trusted folds; rank: Spearman's, of all. Relative errors: median, 90 %, most\n"
-        f"of trusted folds, then of others. bad: wrong by {BAD:.0%} or more; caught: not trusted"
+        "exact errors of trusted folds; rank: Spearman's, of all. Relative errors: median, 90 %,\n"
+        f"most of trusted folds, then of others. bad: wrong by {BAD:.0%} or more; caught: not trusted"
     )
     print("\nrelative errors of compared folds that are trusted, by times left out and df")
     some = every[fine]
