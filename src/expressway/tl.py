@@ -272,7 +272,7 @@ def timecourse(
     replicate: str | None = None,
     leave_out: int | Sequence[int] = 1,
     of: course.Of = "times",
-    among: Sequence[float] | None = None,
+    among: Sequence[float | int] | None = None,
     cv: courses.CV = "both",
     test_genes: int = 0,
     counts: bool = False,

@@ -103,7 +103,11 @@ def _draw(
         ylabel=unit,
     )
     drawn["clusters"] = pl.clusters(
-        _where(own, "kind", ["cluster"]), found.members(), times=times, ylabel=f"centred {unit}"
+        _where(own, "kind", ["cluster"]),
+        found.members(),
+        times=times,
+        sizes=found.sizes(),
+        ylabel=f"centred {unit}",
     )
     if len(found.cv) and _shown(found.cv):
         error = (

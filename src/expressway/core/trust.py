@@ -116,8 +116,11 @@ def _definite(matrix: Float[np.ndarray, "d d"]) -> _Spectral | None:
     # Smaller ones may be rounding, and what eigenvalues are raised to is decided by eigenvalues.
     if not np.min(pivots) ** 2 > CLEARLY * np.max(pivots) ** 2:
         return None
-    inverse, _ = lapack.dtrtri(lower, lower=1)
-    return _Spectral(np.tril(inverse).T, np.ones(len(matrix)))
+    inverse = np.tril(lapack.dtrtri(lower, lower=1)[0])
+    # Pivots may hide it: the smallest eigenvalue is at least 1 / trace of the inverse.
+    if np.sum(inverse**2) * np.max(np.diag(matrix)) * CLEARLY > 1.0:
+        return None
+    return _Spectral(inverse.T, np.ones(len(matrix)))
 
 
 def _scaled(values: np.ndarray, vectors: np.ndarray) -> np.ndarray:

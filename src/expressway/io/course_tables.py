@@ -208,10 +208,10 @@ def selection_table(told: Sequence[HeldOut], chosen: int | None) -> pd.DataFrame
     return table
 
 
-def starts_table(df: int, clusters: Clusters) -> pd.DataFrame:
-    """One row a start: its seed and where it ended."""
+def starts_table(clusters: Mapping[int, Clusters]) -> pd.DataFrame:
+    """One row a start, for each df: its seed and where it ended."""
     return pd.DataFrame(
-        [{"df": df, **start._asdict()} for start in clusters.starts],
+        [{"df": df, **start._asdict()} for df, found in clusters.items() for start in found.starts],
         columns=pd.Index(["df", "seed", "after_ascent", "objective", "note"]),
     )
 

@@ -41,7 +41,7 @@ def design(
     return np.hstack([values * (group == k)[:, None] for k in range(groups)])
 
 
-def folds(plan: Plan, size: int, of: Of, among: Sequence[float], most: int) -> list[Fold]:
+def folds(plan: Plan, size: int, of: Of, among: Sequence[float | int], most: int) -> list[Fold]:
     """All sets of so many time points, samples or replicate series to leave out.
 
     Parameters

@@ -1,6 +1,6 @@
 """The clusters figure: mean curves of clusters over the curves of their genes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ _COLUMNS = 5
 _WIDTH = {1: 4.2, 2: 5.8, 3: _panels.PAGE, 4: _panels.PAGE, 5: _panels.PAGE}
 _HEIGHT = {1: 3.2, 2: 2.2, 3: 1.7, 4: 1.35, 5: 1.1}
 # Share of the members' values that the axis need not show, at either end.
-_BEYOND = 0.002
+_BEYOND = 0.02
 
 
 class _Members(NamedTuple):
@@ -46,6 +46,7 @@ def clusters(
     members: pd.DataFrame,
     *,
     times: Iterable[float | int] | None = None,
+    sizes: Mapping[str, int] | None = None,
     ylabel: str = "centred expression",
     xlabel: str = "time",
     share_y: bool = True,
@@ -54,7 +55,7 @@ def clusters(
     """Array of Axes, one a cluster, the largest first: its curve and interval over its genes'.
 
     At most 200 genes are drawn in a panel, chosen evenly in the table's order; the title counts
-    all. An axis of values shows the clusters' curves and all but .4 % of the members' values, and
+    all. An axis of values shows the clusters' curves and all but 4 % of the members' values, and
     intervals as far as they go beyond those by no more than their range.
 
     Parameters
@@ -67,6 +68,8 @@ def clusters(
         Fitted curves of the genes: columns name (number of the cluster), gene, group, time, value.
     times
         Of the samples, by default those of members.
+    sizes
+        How many genes each cluster has, where not all are among the members.
     ylabel
         Title of the axes of values, with their unit.
     xlabel
@@ -98,8 +101,8 @@ def clusters(
         )
         raise ValueError(message)
 
-    sizes = np.array([found.size(i) for i in range(len(names))])
-    order = np.argsort(-sizes, kind="stable")
+    counted = [found.size(i) if sizes is None else sizes[str(n)] for i, n in enumerate(names)]
+    order = np.argsort(-np.array(counted), kind="stable")
     columns = _panels.columns_for(len(names), _COLUMNS)
     size = (_WIDTH[columns], -(-len(names) // columns) * _HEIGHT[columns] + 0.6)
     panels = _panels.grid(len(names), columns, size, same_y=share_y)
@@ -113,13 +116,13 @@ def clusters(
             transform = _panels.dodged(ax, j, len(styles))
             faint = _lines.Faint(
                 style.colour if len(styles) > 1 else "#777777",
-                float(np.clip(10 / max(sizes[i], 1), 0.12, 0.5)),
+                float(np.clip(10 / max(counted[i], 1), 0.12, 0.5)),
             )
             one = _panels.where(rows, "group", group)
             _lines.faint(ax, one, "gene", alone=alone, style=faint, transform=transform)
             _lines.estimate(ax, _panels.where(mine, "group", group), style, transform)
         _lines.zero(ax)
-        genes = f"{sizes[i]:,} gene" + ("s" if sizes[i] != 1 else "")
+        genes = f"{counted[i]:,} gene" + ("s" if counted[i] != 1 else "")
         _panels.title(ax, f"cluster {names[i]}: {genes}", size[0] / columns - _taken(share_y))
         spans.append(_span(mine, rows))
         ax.locator_params(axis="y", nbins=5)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def load(path: str | Path) -> Courses:
             arrays = {name: file[name] for name in file.files}
         about = json.loads(str(arrays["about"]))
         return _loaded(arrays, about)
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, EOFError, BadZipFile, KeyError, ValueError, TypeError) as error:
         if isinstance(error, io.InputError):
             raise
         msg = f"{path} holds no time-course analysis ({' '.join(str(error).split())})"

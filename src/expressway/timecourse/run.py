@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple, get_args
 
 import anndata
 import numpy as np
-import pandas as pd
 
 from expressway import io
 from expressway.core.threads import one_each
@@ -45,7 +44,7 @@ class _Ask(NamedTuple):
     """What is left out, and what is then computed."""
 
     of: Of
-    among: Sequence[float] | None
+    among: Sequence[float | int] | None
     cv: str
 
 
@@ -67,7 +66,7 @@ def analyse(
     replicate: str | None = None,
     leave_out: int | Sequence[int] = 1,
     of: Of = "times",
-    among: Sequence[float] | None = None,
+    among: Sequence[float | int] | None = None,
     cv: CV = "both",
     test_genes: int = 0,
     counts: bool = False,
@@ -122,10 +121,7 @@ def analyse(
         tables.cv_table(schemes, chosen),
         tables.folds_table(schemes),
         tables.selection_table(told, number),
-        pd.concat(
-            [tables.starts_table(each, fits[each].found.clusters) for each in dfs],
-            ignore_index=True,
-        ),
+        tables.starts_table({each: fits[each].found.clusters for each in dfs}),
         changed,
         clock.seconds,
     )
