@@ -20,9 +20,14 @@ from expressway.timecourse import DEFAULTS, Settings
 
 LATE = (72.0, 120.0, 168.0)
 EARLY = (0.0, 3.0, 6.0, 9.0, 12.0, 18.0, 24.0)
+KINDS = ("train", "ij", "corrected", "exact")
 REAL = "shoemaker500"
 # A prediction of an error is bad when it is off by this share of the exact one.
 BAD = 0.1
+LEGEND = f"""
+compared: folds that leave enough information with every df. r: correlation with exact errors of
+trusted folds; rise: the same, of errors less those with all samples. Then relative errors: median,
+90 %, most; of trusted folds, of others. bad: wrong by {BAD:.0%} or more; caught: not trusted"""
 
 
 def accuracy(wanted: argparse.Namespace) -> None:
@@ -185,17 +190,26 @@ def folds(wanted: argparse.Namespace) -> None:
         print(f"\nflag: {title}")
         rows = {name: agreement(part, flag[part.index]) for name, part in groups.items()}
         print(pd.DataFrame(rows).T.to_string(float_format=figures))
+<<<<<<< HEAD
     print(
         "\ncompared: folds that leave enough information with every df. r: correlation with\n"
         "exact errors of trusted folds; rank: Spearman's, of all. Relative errors: median, 90 %,\n"
-        f"most of trusted folds, then of others. bad: wrong by {BAD:.0%} or more; caught: not trusted"
+        f"most of trusted folds, then of others. bad: wrong by {BAD:.0%} or more; caught: not "
+        "trusted"
     )
+=======
+    print(LEGEND)
+>>>>>>> tc-bench
     print("\nrelative errors of compared folds that are trusted, by times left out and df")
     some = every[fine]
     off = relative(some, "ij").where(some["trusted"]).groupby([some["leave_out"], some["df"]])
     share = some["trusted"].groupby([some["leave_out"], some["df"]]).mean()
     told = pd.DataFrame({"trusted": share, "median": off.median(), "max": off.max()})
     print(told.to_string(float_format=figures))
+    means = some.groupby(["set", "seed", "leave_out", "df"])[list(KINDS)].mean()
+    best = means.groupby(level=[0, 1, 2]).idxmin().map(lambda place: place[-1])
+    print("\nshare of sets where df is the same as by exact errors, mean of the same folds")
+    print(best.eq(best["exact"], axis=0).mean().to_string(float_format=figures))
 
 
 def all_folds(wanted: argparse.Namespace) -> pd.DataFrame:
@@ -256,9 +270,9 @@ def agreement(folds: pd.DataFrame, flag: pd.Series) -> dict[tuple[str, str], flo
     """Correlations, and quantiles of relative errors of trusted folds and others."""
     row: dict[tuple[str, str], float] = {("", "folds"): len(folds), ("", "trusted"): flag.mean()}
     for kind in ("ij", "corrected"):
-        pairs = folds.loc[flag, [kind, "exact"]].to_numpy()
-        row[kind, "r"] = np.corrcoef(pairs.T)[0, 1] if len(pairs) > 2 else np.nan
-        row[kind, "rank"] = folds[kind].corr(folds["exact"], method="spearman")
+        some = folds[flag]
+        row[kind, "r"] = correlation(some[kind], some["exact"])
+        row[kind, "rise"] = correlation(some[kind] - some["train"], some["exact"] - some["train"])
         off = relative(folds, kind)
         for name, some in (("", off[flag]), ("not ", off[~flag])):
             row[kind, f"{name}50 %"] = some.quantile(0.5)
@@ -267,3 +281,8 @@ def agreement(folds: pd.DataFrame, flag: pd.Series) -> dict[tuple[str, str], flo
         row[kind, "bad"] = (off >= BAD).mean()
         row[kind, "caught"] = (~flag)[off >= BAD].mean()
     return row
+
+
+def correlation(a: pd.Series, b: pd.Series) -> float:
+    """Pearson's; NaN of fewer than three."""
+    return float(np.corrcoef(a, b)[0, 1]) if len(a) > 2 else np.nan
