@@ -190,16 +190,7 @@ def folds(wanted: argparse.Namespace) -> None:
         print(f"\nflag: {title}")
         rows = {name: agreement(part, flag[part.index]) for name, part in groups.items()}
         print(pd.DataFrame(rows).T.to_string(float_format=figures))
-<<<<<<< HEAD
-    print(
-        "\ncompared: folds that leave enough information with every df. r: correlation with\n"
-        "exact errors of trusted folds; rank: Spearman's, of all. Relative errors: median, 90 %,\n"
-        f"most of trusted folds, then of others. bad: wrong by {BAD:.0%} or more; caught: not "
-        "trusted"
-    )
-=======
     print(LEGEND)
->>>>>>> tc-bench
     print("\nrelative errors of compared folds that are trusted, by times left out and df")
     some = every[fine]
     off = relative(some, "ij").where(some["trusted"]).groupby([some["leave_out"], some["df"]])
