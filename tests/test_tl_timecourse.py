@@ -193,6 +193,19 @@ def test_curves(adata, found):
         own = centred[clusters.index[clusters == k]].median(axis=1)
         away = curve["mean"].loc[own.index] - own
         assert np.abs(away).max() < 0.2
+    # Their intervals: where clusters are apart a centroid has the precision of its genes together.
+    seen = one.stage.observed(np.ones(18))
+    t = mx.terms(seen)
+    r = mx.members(one.found.clusters.mixture, t).responsibility
+    for k in range(4):
+        covariance = np.linalg.inv(np.einsum("g,gij->ij", r[:, k], seen.precision))
+        curve = table[(table["kind"] == "cluster") & (table["name"] == str(k + 1))]
+        rows = one.stage.frame.at(evaluate(one.basis, curve["time"].to_numpy()))
+        error = np.sqrt(np.einsum("mi,ij,mj->m", rows, covariance, rows))
+        half = (curve["upper"] - curve["lower"]) / 2
+        # A few genes are between clusters, which adds some to the variance.
+        ratio = (half / (stats.norm.ppf(0.975) * error)).to_numpy()
+        assert np.all((ratio > 0.999) & (ratio < 1.3))
     assert list(found.curves(genes=["gene_2", "gene_1"])["name"].unique()[-2:]) == [
         "gene_2",
         "gene_1",
