@@ -193,6 +193,20 @@ def test_curves(adata, found):
         own = centred[clusters.index[clusters == k]].median(axis=1)
         away = curve["mean"].loc[own.index] - own
         assert np.abs(away).max() < 0.2
+    assert set(found.curves(genes=[])["kind"]) == {"cluster"}
+    # Their intervals: where clusters are apart a centroid has the precision of its genes together.
+    seen = one.stage.observed(np.ones(18))
+    t = mx.terms(seen)
+    r = mx.members(one.found.clusters.mixture, t).responsibility
+    for k in range(4):
+        covariance = np.linalg.inv(np.einsum("g,gij->ij", r[:, k], seen.precision))
+        curve = table[(table["kind"] == "cluster") & (table["name"] == str(k + 1))]
+        rows = one.stage.frame.at(evaluate(one.basis, curve["time"].to_numpy()))
+        error = np.sqrt(np.einsum("mi,ij,mj->m", rows, covariance, rows))
+        half = (curve["upper"] - curve["lower"]) / 2
+        # A few genes are between clusters, which adds some to the variance.
+        ratio = (half / (stats.norm.ppf(0.975) * error)).to_numpy()
+        assert np.all((ratio > 0.999) & (ratio < 1.3))
     assert list(found.curves(genes=["gene_2", "gene_1"])["name"].unique()[-2:]) == [
         "gene_2",
         "gene_1",
@@ -817,7 +831,16 @@ SOME_HOURS = [f"{t}h" for t in np.repeat(TIMES, 2)]
         (nothing, {"settings": Settings(starts=0)}, "starts must be 1 or more, but is 0"),
         (nothing, {"settings": Settings(seed=-1)}, "seed must be 0 or more, but is -1"),
         (nothing, {"settings": Settings(most_folds=0)}, "most_folds must be 1 or more, but is 0"),
+        (nothing, {"settings": Settings(points=-1)}, "points must be 0 or more, but is -1"),
         (nothing, {"settings": Settings(level=1.0)}, "level must lie between 0 and 1"),
+        (nothing, {"settings": Settings(alpha=0.0)}, "alpha must lie between 0 and 1"),
+        (lambda a: delattr(a, "X"), {}, "X is empty; name one of the layers: mean"),
+        (lambda a: a._inplace_subset_var([]), {}, "there are no genes"),
+        (
+            lambda a: a._inplace_subset_obs([]),
+            {},
+            "a time is missing or infinite, or there is none",
+        ),
         (nothing, {"settings": Settings(kind="wavy")}, "kind 'wavy' of basis; take one of"),
         (nothing, {"settings": Settings(knots="many")}, "knots 'many'; give 'equal'"),
         (

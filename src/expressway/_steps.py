@@ -108,7 +108,11 @@ def layer_of(adata: anndata.AnnData, layer: str | None) -> Any:
     if layer is not None and layer not in adata.layers:
         msg = f"there is no layer {layer!r}; the layers are {', '.join(adata.layers) or 'none'}"
         raise io.InputError(msg)
-    return adata.X if layer is None else adata.layers[layer]
+    found = adata.X if layer is None else adata.layers[layer]
+    if found is None:
+        msg = f"X is empty; name one of the layers: {', '.join(adata.layers) or 'there are none'}"
+        raise io.InputError(msg)
+    return found
 
 
 def counts(

@@ -184,7 +184,7 @@ def band(known: Posterior, rows: Float[np.ndarray, "m c"], level: float) -> Band
         The probability.
     """
     parts = []
-    for first in range(0, len(known.mean), BLOCK):
+    for first in range(0, max(len(known.mean), 1), BLOCK):
         some = slice(first, first + BLOCK)
         mean = known.mean[some] @ rows.T
         variance = np.sum((rows @ known.covariance[some]) * rows, axis=2)

@@ -152,14 +152,15 @@ def _check(
     if len(set(dfs)) > 1 and cv == "none":
         msg = f"choosing among df {', '.join(map(str, dfs))} needs cross-validation: give one df"
         raise io.InputError(msg)
-    least = (("spread", 0), ("ridge", 0), ("starts", 1), ("seed", 0), ("most_folds", 1))
-    for name, bound in least:
+    least = {"spread": 0, "ridge": 0, "starts": 1, "seed": 0, "most_folds": 1, "points": 0}
+    for name, bound in least.items():
         if not bound <= (got := getattr(settings, name)) < np.inf:
             msg = f"{name} must be {bound} or more, but is {got}"
             raise io.InputError(msg)
-    if not 0 < settings.level < 1:
-        msg = f"level must lie between 0 and 1, but is {settings.level}"
-        raise io.InputError(msg)
+    for name in ("level", "alpha"):
+        if not 0 < (got := getattr(settings, name)) < 1:
+            msg = f"{name} must lie between 0 and 1, but is {got}"
+            raise io.InputError(msg)
 
 
 def _folds(

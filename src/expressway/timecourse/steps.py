@@ -176,6 +176,9 @@ def data(
             )
             raise io.InputError(msg)
     g = len(y)
+    if not g:
+        msg = "there are no genes; give a table with some"
+        raise io.InputError(msg)
     if not 0 <= held < g:
         msg = f"{held} genes to hold out of {g}; needed are fewer"
         raise io.InputError(msg)
