@@ -38,6 +38,8 @@ CV = Literal["both", "jackknife", "exact", "none"]
 # By which error the number of columns is chosen: the first of these that was computed.
 CHOICE = ("exact", "corrected", "ij")
 _ERRORS = ("squared", "absolute")
+# Standard errors by which fewer clusters may be worse than the best number.
+NEAR = 2.0
 
 
 class _Ask(NamedTuple):
@@ -100,7 +102,7 @@ def analyse(
         with clock.stage("number of clusters"):
             middle = dfs[len(dfs) // 2]
             told = choose_number(given, middle, numbers, settings, exact=cv != "jackknife")
-            number = max(told, key=_likelihood).clusters
+            number = fewest(told)
     fits, schemes = {}, []
     for at, each in enumerate(frames):
         with clock.stage(f"clusters: df {each}"):
@@ -127,9 +129,21 @@ def analyse(
     )
 
 
-def _likelihood(one: HeldOut) -> float:
-    exact = one.exact
-    return float(np.nanmean(one.predicted if exact is None or np.all(np.isnan(exact)) else exact))
+def fewest(told: Sequence[HeldOut]) -> int:
+    """The smallest number of clusters that is about as good as the best.
+
+    That is, whose mean log-likelihood of genes left out is at most `NEAR` standard errors of their
+    difference, gene by gene, below the best. The maximum itself splits clusters for what they gain
+    by chance.
+    """
+    each = np.array([one.predicted if one.exact is None else one.exact for one in told])
+    each = each[:, np.all(np.isfinite(each), axis=0)]
+    if each.shape[1] < 2:
+        each = np.array([one.predicted for one in told])
+    lost = each[np.argmax(np.mean(each, axis=1))] - each
+    error = np.std(lost, axis=1, ddof=1) / np.sqrt(lost.shape[1])
+    good = np.mean(lost, axis=1) <= NEAR * error
+    return min(one.clusters for one, fine in zip(told, good, strict=True) if fine)
 
 
 def _check(
