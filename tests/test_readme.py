@@ -72,6 +72,20 @@ def test_influence():
     assert names["moved"].shape == (8, 200)
 
 
+def test_time_courses(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    adata = ew.datasets.simulate_timecourse(genes=120, clusters=5)
+    names: dict = {"adata": adata, "ew": ew}
+    (block,) = [block for block in blocks() if "tl.timecourse" in block]
+    exec(block, names)
+    assert names["found"].chosen in range(4, 9)
+    page = (README.parent / "docs" / "timecourse.md").read_text(encoding="utf-8")
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, names)
+    assert names["without"].trusted
+    assert (tmp_path / "fit.npz").exists()
+
+
 def test_guide_to_sites():
     adata = ew.datasets.simulate(genes=100, samples=18, batches=3, seed=1)
     studies = dict(

@@ -170,18 +170,18 @@ def test_a_fold_that_makes_the_design_singular(adata, caplog):
     ask = {"cv": "both", "df": (4, 6), "leave_out": 2, "among": [3.0, 5.0, 8.0, 10.0]}
     with caplog.at_level(logging.WARNING):
         found = run(adata, **ask)
-    said = [record.message for record in caplog.records if "cannot be left out" in record.message]
+    said = [record.message for record in caplog.records if "cannot be compared" in record.message]
     assert len(said) == 1
-    assert "df 6: 1 of 6 folds of 2 times cannot be left out" in said[0]
-    assert "first: 8+10, smallest eigenvalue" in said[0]
+    assert "5 of 6 folds of 2 times cannot be compared: without 8+10 the smallest" in said[0]
+    assert "of the design with df 6 is" in said[0]
     both = found.folds[found.folds["left_out"] == "8+10"]
     assert not both["comparable"].any()
     singular = both[both["df"] == 6].iloc[0]
-    assert singular["note"].startswith("cannot be left out: smallest eigenvalue")
+    assert singular["note"].startswith("not compared")
     assert abs(singular["conditioning"]) < 1e-12
     assert not singular["trusted"]
     assert np.isnan(singular["exact"])
-    message = r"df 6: 1 of 6 .*first: 8\+10, smallest eigenvalue"
+    message = r"5 of 6 .*without 8\+10 the smallest eigenvalue of the design with df 6"
     with pytest.raises(InputError, match=message) as caught:
         run(adata, **ask, settings=Settings(starts=1, singular="refuse"))
     assert "\n" not in str(caught.value)
@@ -200,10 +200,12 @@ def test_a_fold_that_makes_the_design_singular(adata, caplog):
     ],
 )
 def test_kinds_of_curves(adata, settings):
-    df = 6 if settings.knots == (2.0, 5.0) else 5
-    found = run(adata, df=df, settings=settings, cv="jackknife")
+    given = settings.knots == (2.0, 5.0)
+    df = 6 if given else 5
+    found = run(adata, df=None if given else df, settings=settings, cv="jackknife")
     one = found.fit()
     assert one.basis.kind == settings.kind
+    assert found.chosen == df
     assert one.basis.columns == df + len(settings.indicators)
     x = evaluate(one.basis, adata.obs["time"].to_numpy())
     y = adata.X[:, 0]
@@ -219,14 +221,14 @@ def test_kinds_of_curves(adata, settings):
 
 
 def test_time_as_a_factor(adata):
-    found = run(adata, df=9, settings=Settings(kind="factor", starts=3), cv="both", of="samples")
+    found = run(adata, df=None, settings=Settings(kind="factor", starts=3), cv="both", of="samples")
     curve = found.curves(genes=["gene_5"]).query("kind == 'gene'")
     means = pd.Series(adata.X[:, 4], adata.obs["time"]).groupby(level=0).mean()
     np.testing.assert_array_equal(curve["time"], means.index)
     np.testing.assert_allclose(curve["mean"], means, atol=1e-10)
     assert found.cv["folds"].iloc[0] == 18
     # Without a whole time there is no curve there.
-    times = run(adata, df=9, settings=Settings(kind="factor", starts=3), cv="both")
+    times = run(adata, df=None, settings=Settings(kind="factor", starts=3), cv="both")
     assert times.cv["folds"].iloc[0] == 0
     assert len(times.folds) == 9
     # Its F test of time is the analysis of variance.
@@ -343,18 +345,22 @@ SOME_HOURS = [f"{t}h" for t in np.repeat(TIMES, 2)]
         ),
         (nothing, {"settings": Settings(kind="wavy")}, "kind 'wavy' of basis; take one of"),
         (nothing, {"settings": Settings(knots="many")}, "knots 'many'; give 'equal'"),
-        (nothing, {"settings": Settings(knots=(20.0,))}, "interior knots 20; they must ascend"),
+        (
+            nothing,
+            {"df": None, "settings": Settings(knots=(20.0,))},
+            "interior knots 20; they must ascend",
+        ),
         (nothing, {"settings": Settings(period=3.0)}, "a period for kind 'b-spline'"),
         (nothing, {"settings": Settings(degree=0)}, "degree 0 of a spline"),
         (
             nothing,
             {"df": (4, 5), "cv": "both", "settings": Settings(kind="factor")},
-            "a factor of time has no df to choose: give one",
+            "a factor of time has as many columns as follow from that: give no df",
         ),
         (
             nothing,
             {"df": (4, 5), "cv": "both", "settings": Settings(knots=(3.0,))},
-            "with given knots there is no df to choose: give one",
+            "a spline with given knots has as many columns as follow from that: give no df",
         ),
         (
             nothing,

@@ -266,7 +266,7 @@ def timecourse(
     adata: anndata.AnnData,
     time: str,
     *,
-    df: int | Sequence[int] = (4, 5, 6, 7, 8),
+    df: int | Sequence[int] | None = None,
     clusters: int | Sequence[int] = 10,
     group: str | None = None,
     replicate: str | None = None,
@@ -296,7 +296,8 @@ def timecourse(
     time
         Column of ``obs``: numbers, of any unit.
     df
-        Columns of the spline, the constant among its span; several to choose from.
+        Columns of the spline, the constant among its span; several to choose from. When not
+        given, 4 to 8 as far as there are distinct times (where knots are given, theirs).
     clusters
         How many; several to choose from, by the likelihood of genes left out.
     group

@@ -227,6 +227,7 @@ def test_what_cannot_be_solved_is_said(monkeypatch):
         return solve(*arguments)
 
     monkeypatch.setattr(cl, "distinct", failing)
+    monkeypatch.setattr(cl, "side_by_side", lambda fn, items: [fn(item) for item in items])
     errors += [Unfinished("not at an optimum", None), SingularJacobian("singular")]
     found = cl.fit(t, 6, starts=5)
     assert [start.note for start in found.starts[:3]] == ["not at an optimum", "singular", ""]

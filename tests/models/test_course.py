@@ -124,15 +124,31 @@ def test_singular_folds():
     b = basis(TIMES, 4, indicators=(24.0,))
     frame = cv.frame(evaluate(b, TIMES))
     given = course.folds(plan(), 1, "times", np.unique(TIMES).tolist(), 100)
-    found = course.regular(frame, given)
+    found = course.comparable([frame], given)
     assert names(found.folds) == ["0", "1", "2", "4", "8"]
-    ((fold, eigenvalue),) = found.singular
+    ((fold, (eigenvalue,)),) = found.excluded
     assert fold.name == "24"
     assert abs(eigenvalue) < cv.SINGULAR
-    two = course.regular(frame, course.folds(plan(), 2, "times", np.unique(TIMES).tolist(), 100))
+    pairs = course.folds(plan(), 2, "times", np.unique(TIMES).tolist(), 100)
+    two = course.comparable([frame], pairs)
     # Of six times five make up the spline's four columns and one the last: two cannot be missed.
     assert len(two.folds) == 0
-    assert len(two.singular) == 15
+    assert len(two.excluded) == 15
+
+
+def test_folds_are_compared_where_every_basis_keeps_enough():
+    frames = [cv.frame(evaluate(basis(TIMES, df), TIMES)) for df in (4, 5)]
+    given = course.folds(plan(), 1, "times", np.unique(TIMES).tolist(), 100)
+    share = np.array(
+        [[cv.information_left(f, g.weight(len(TIMES))) for f in frames] for g in given]
+    )
+    limit = float(np.sort(share.min(axis=1))[2])
+    found = course.comparable(frames, given, limit)
+    kept = share.min(axis=1) > limit
+    assert names(found.folds) == [g.name for g, k in zip(given, kept, strict=True) if k]
+    assert 0 < len(found.folds) < len(given)
+    for fold, left in found.excluded:
+        np.testing.assert_array_equal(left, share[[g.name for g in given].index(fold.name)])
 
 
 def test_a_grid():

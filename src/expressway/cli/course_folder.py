@@ -81,7 +81,8 @@ def _strongest(found: Courses) -> list[str]:
     has = found.clusters()["cluster"].notna()
     table = found.differential[has.to_numpy()]
     column = next(c for c in ("moderated_p_value_time", "p_value_time") if c in table)
-    return [str(name) for name in table.sort_values(column, kind="stable").index[:SHOWN]]
+    order = np.argsort(np.asarray(table[column], float), kind="stable")
+    return [str(table.index[i]) for i in order[:SHOWN]]
 
 
 def _draw(
@@ -92,31 +93,41 @@ def _draw(
 
     times = np.unique(found.data.plan.time)
     groups = list(found.data.plan.groups)
-    own = curves[curves["group"].isin(groups)]
+    own = _where(curves, "group", groups)
     unit = "log2 normalised count" if found.data.counts else "expression"
     drawn: dict[str, Any] = {f"basis_df{df}": pl.basis(found.basis(df), times) for df in found.fits}
     drawn["curves"] = pl.curves(
-        own[(own["kind"] == "gene") & own["name"].isin(genes)],
+        _where(_where(own, "kind", ["gene"]), "name", genes),
         found.values(genes),
         found.draws(genes, DRAWS),
         ylabel=unit,
     )
-    drawn["clusters"] = pl.clusters(own[own["kind"] == "cluster"], found.members())
-    if len(found.cv):
+    drawn["clusters"] = pl.clusters(
+        _where(own, "kind", ["cluster"]),
+        found.members(),
+        times=times,
+        sizes=found.sizes(),
+        ylabel=f"centred {unit}",
+    )
+    if len(found.cv) and _shown(found.cv):
         error = (
             "deviance"
             if found.data.counts and found.settings.error == "squared"
             else (found.settings.error)
         )
         drawn["cross_validation"] = pl.cross_validation(found.cv, error=error)
-        if found.cv["exact"].notna().any():
-            folds = found.folds[found.folds["comparable"].astype(bool)]
-            drawn["fold_errors"] = pl.fold_errors(folds)
-    if len(influence):
-        drawn["influence"] = pl.cluster_influence(influence)
+        if "exact" in _shown(found.cv):
+            drawn["fold_errors"] = pl.fold_errors(found.folds.query("comparable"), error=error)
+    for kind in dict.fromkeys(influence["kind"] if len(influence) else []):
+        drawn[f"influence_{kind}"] = pl.cluster_influence(influence, kind=kind)
     for name, axes in drawn.items():
         first = np.ravel(np.asarray(axes, dtype=object))[0]
         first.get_figure(root=True).savefig(to / f"{name}.png")
+
+
+def _where(table: pd.DataFrame, column: str, values: Sequence[str]) -> pd.DataFrame:
+    """Rows that have one of some values."""
+    return pd.DataFrame(table[np.isin(np.asarray(table[column], str), values)])
 
 
 def _record(found: Courses, clock: io.Clock, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,12 +172,16 @@ def summary(found: Courses, source: str, out: Path) -> None:
     if other:
         said = ", ".join(f"{n:,} {name}" for name, n in other.items())
         say(console, f"not clustered: {said}")
-    if len(found.cv):
+    if len(found.cv) and _shown(found.cv):
         say(console, "\nmean errors without what is left out", "bold")
         _table(console, found.cv, ["df", "leave_out", "folds", "trusted"], _shown(found.cv))
     if len(found.selection):
         say(console, "\nlog-likelihood of genes left out", "bold")
-        columns = [c for c in ("train", "ij", "exact") if bool(np.any(np.isfinite(found.selection[c].to_numpy(float))))]
+        columns = [
+            c
+            for c in ("train", "ij", "exact")
+            if bool(np.any(np.isfinite(found.selection[c].to_numpy(float))))
+        ]
         _table(console, found.selection, ["clusters"], columns)
     clusters = found.clusters()
     sizes = clusters["cluster"].value_counts().sort_index()
@@ -182,25 +197,29 @@ def summary(found: Courses, source: str, out: Path) -> None:
 
 
 def _shown(cv: pd.DataFrame) -> list[str]:
-    return [c for c in ("train", "ij", "corrected", "exact", "test") if bool(np.any(np.isfinite(cv[c].to_numpy(float))))]
+    return [
+        c
+        for c in ("train", "ij", "corrected", "exact", "test")
+        if bool(np.any(np.isfinite(cv[c].to_numpy(float))))
+    ]
 
 
 def _table(
     console: Console, table: pd.DataFrame, whole: Sequence[str], columns: Sequence[str]
 ) -> None:
     """Numbers of a table; the chosen row has a star."""
-    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for name in [*whole, *columns, ""]:
         shown.add_column(name, justify="right", no_wrap=True)
     for _, row in table.iterrows():
         first = [f"{int(row[name])}" for name in whole]
         numbers = [_number(row[name]) for name in columns]
-        shown.add_row(*first, *numbers, "chosen" if row["chosen"] else "")
+        shown.add_row(*first, *numbers, "chosen" if bool(row["chosen"]) else "")
     console.print(shown, markup=False)
 
 
 def _number(value: Any) -> str:
-    return f"{value:.5g}" if np.isfinite(value) else "-"
+    return f"{value:.4g}" if np.isfinite(value) else "-"
 
 
 def _changes(console: Console, found: Courses) -> None:
@@ -214,6 +233,6 @@ def _changes(console: Console, found: Courses) -> None:
     for name, text in words.items():
         for column in (f"moderated_p_adj_{name}", f"p_adj_{name}"):
             if column in found.differential:
-                number = int((found.differential[column] < rate).sum())
+                number = np.count_nonzero(np.asarray(found.differential[column], float) < rate)
                 say(console, f"  {number:,} genes {text} (adjusted p < {rate:g})")
                 break

@@ -74,9 +74,13 @@ def timecourse(
         bool, typer.Option("--counts", help="Counts: negative-binomial curves.")
     ] = False,
     df: Annotated[
-        str,
-        typer.Option(metavar="RANGE", help="Columns of the spline: 7, or 4:8 to choose from."),
-    ] = "4:8",
+        str | None,
+        typer.Option(
+            metavar="RANGE",
+            help="Columns of the spline: 7, or 4:8 to choose from; that is the default, as far as "
+            "there are distinct times.",
+        ),
+    ] = None,
     basis: Annotated[
         Basis, typer.Option(help="Curves; factor is a mean for each time and no curve.")
     ] = "b-spline",
@@ -180,7 +184,7 @@ def timecourse(
             information=base.information,
             singular=singular,
         )
-        wanted = ranges.whole(df, "--df") if basis != "factor" else [0]
+        wanted = None if df is None else ranges.whole(df, "--df")
         with ends.progress(_STAGES, check, quiet=quiet) as progress:
             progress.watch("reading")
             with clock.stage("reading"):
@@ -222,5 +226,3 @@ def timecourse(
                 check()
     if not quiet:
         course_folder.summary(found, expression.name, out)
-
-

@@ -22,7 +22,8 @@ class Scheme(NamedTuple):
     leave_out: int
     of: str
     left: Sequence[Left]
-    singular: Sequence[tuple[Fold, float]]
+    excluded: Sequence[tuple[Fold, float]]
+    """Folds whose errors cannot be compared, and the share of information that they leave."""
 
 
 def _errors(left: Left) -> dict[str, Float[np.ndarray, "_"]]:
@@ -30,46 +31,26 @@ def _errors(left: Left) -> dict[str, Float[np.ndarray, "_"]]:
     return left.error | ({} if left.test is None else {"test": left.test})
 
 
-def comparable(schemes: Sequence[Scheme], information: float) -> dict[tuple[int, str], bool]:
-    """Whether errors without a fold, by size and name, can be compared between all df.
-
-    It must leave a share of the information of all samples in every direction with each df: a curve
-    that has nothing to hold it at the times left out has an error of any size.
-    """
-    found: dict[tuple[int, str], bool] = {}
-    for scheme in schemes:
-        each = [(left.fold.name, left.conditioning) for left in scheme.left]
-        each += [(fold.name, -1.0) for fold, _ in scheme.singular]
-        for name, left in each:
-            key = (scheme.leave_out, name)
-            fine = left >= information if left >= 0 else information <= 0 and found.get(key, True)
-            found[key] = found.get(key, True) and fine
-    return found
-
-
-def cv_table(
-    schemes: Sequence[Scheme], chosen: int | None, information: float = 0.0
-) -> pd.DataFrame:
+def cv_table(schemes: Sequence[Scheme], chosen: int | None) -> pd.DataFrame:
     """One row for each df and number of things left out together: mean errors and standard errors.
 
     ``train``: clusters of all samples, ``ij``: the jackknife's prediction of them without the fold,
     ``corrected`` by Newton's steps, ``exact``: refitted, ``test``: genes held out. Each is the mean
     over genes of their mean over folds, with the standard error of that mean, genes being
-    independent. Only folds that are `comparable` between all df are in it.
+    independent. Only folds that are comparable between all df are in it.
     """
-    rows, fine = [], comparable(schemes, information)
+    rows = []
     for scheme in schemes:
-        used = [left for left in scheme.left if fine[scheme.leave_out, left.fold.name]]
         row: dict[str, Any] = {
             "df": scheme.df,
             "leave_out": scheme.leave_out,
             "of": scheme.of,
-            "folds": len(used),
-            "not_comparable": len(scheme.left) + len(scheme.singular) - len(used),
-            "trusted": sum(left.trusted for left in used),
+            "folds": len(scheme.left),
+            "not_comparable": len(scheme.excluded),
+            "trusted": sum(left.trusted for left in scheme.left),
         }
         for kind in ERRORS:
-            each = [_errors(left)[kind] for left in used if kind in _errors(left)]
+            each = [_errors(left)[kind] for left in scheme.left if kind in _errors(left)]
             row[kind], row[f"{kind}_se"] = _mean(np.array(each)) if each else (np.nan, np.nan)
         rows.append(row)
     table = pd.DataFrame(rows)
@@ -87,9 +68,9 @@ def _mean(errors: Float[np.ndarray, "f g"]) -> tuple[float, float]:
     return float(np.mean(each)), float(np.std(each, ddof=1) / np.sqrt(len(each)))
 
 
-def folds_table(schemes: Sequence[Scheme], information: float = 0.0) -> pd.DataFrame:
+def folds_table(schemes: Sequence[Scheme]) -> pd.DataFrame:
     """One row a fold: errors, and whether the prediction is to be trusted, and why."""
-    rows, fine = [], comparable(schemes, information)
+    rows = []
     for scheme in schemes:
         about = {"df": scheme.df, "leave_out": scheme.leave_out, "of": scheme.of}
         for left in scheme.left:
@@ -98,7 +79,7 @@ def folds_table(schemes: Sequence[Scheme], information: float = 0.0) -> pd.DataF
                 about
                 | {
                     "left_out": left.fold.name,
-                    "comparable": fine[scheme.leave_out, left.fold.name],
+                    "comparable": True,
                     "conditioning": left.conditioning,
                     "curvature": left.curvature,
                     "ratio": left.ratio,
@@ -107,8 +88,8 @@ def folds_table(schemes: Sequence[Scheme], information: float = 0.0) -> pd.DataF
                 | {kind: errors.get(kind, np.nan) for kind in ERRORS}
                 | {"note": left.note}
             )
-        for fold, eigenvalue in scheme.singular:
-            note = f"cannot be left out: smallest eigenvalue of the design {eigenvalue:.1e}"
+        for fold, eigenvalue in scheme.excluded:
+            note = "not compared: with some df too little is left to hold the curve"
             rows.append(
                 about
                 | {"left_out": fold.name, "comparable": False, "conditioning": eigenvalue}

@@ -14,6 +14,7 @@ from expressway._errors import Saddle, SingularJacobian, Unfinished
 from expressway._types import Float, Int
 from expressway.core import newton
 from expressway.core.newton import Certificate, Point
+from expressway.core.threads import side_by_side
 
 from .mixture import (
     RIDGE,
@@ -31,11 +32,12 @@ logger = logging.getLogger(__name__)
 
 # Steps of expectation-maximisation from each seed, before the best are solved.
 ASCENT = 20
-# Starts that are finished, the best after these steps: with more of them, at most so many times as
-# many, while F falls by this share. A step costs a tenth of one of Newton's or less.
+# Starts that are finished, the best after these steps: first with more of them, while F falls by
+# this share, up to so many times as many for each cluster (one of Newton's steps costs as much as
+# one for each cluster).
 FINISHED = 3
-LONGER = 20
-FALLS = 1e-5
+LONGER = 0.25
+FALLS = 1e-4
 # Draws of k-means++ from which the best next centre is taken (Arthur & Vassilvitskii 2007, greedy).
 TRIALS = 4
 # Newton's steps before it is looked whether clusters coincide, and at most.
@@ -103,34 +105,50 @@ def fit(t: Terms, k: int, starts: int = 20, seed: int = 0, ridge: float = RIDGE)
     if not 1 <= k <= g:
         msg = f"{k} clusters of {g} genes; needed are 1 to {g}"
         raise ValueError(msg)
-    begun = []
-    for number in range(starts if k > 1 else 1):
-        mixture = ascent(seeds(t, k, np.random.default_rng(seed + number)), t, ASCENT, ridge)
-        begun.append((value_gradient(mixture.vector(), t, ridge)[0], seed + number, mixture))
+
+    def begin(number: int) -> _Begun:
+        mixture = ascent(seeds(t, k, np.random.default_rng(number)), t, ASCENT, ridge)
+        return _Begun(value_gradient(mixture.vector(), t, ridge)[0], number, mixture)
+
+    def finish(start: _Begun) -> Clusters | str:
+        try:
+            return distinct(_longer(start, t, ridge), t, ridge)
+        except (Unfinished, Saddle, SingularJacobian) as error:
+            return str(error)
+
+    begun = side_by_side(begin, range(seed, seed + (starts if k > 1 else 1)))
     begun.sort(key=lambda each: each[:2])
     best: Clusters | None = None
     told: list[Start] = []
-    for place, (value, number, mixture) in enumerate(begun):
-        if place >= FINISHED and best is not None:
-            told.append(Start(number, value, np.nan, "not among the best"))
-            continue
-        try:
-            found = distinct(_longer(mixture, t, value, ridge), t, ridge)
-        except (Unfinished, Saddle, SingularJacobian) as error:
-            told.append(Start(number, value, np.nan, str(error)))
-            continue
-        told.append(Start(number, value, found.objective, ""))
-        if best is None or found.objective < best.objective:
-            best = found
+    while begun and best is None:
+        some, begun = begun[:FINISHED], begun[FINISHED:]
+        for start, found in zip(some, side_by_side(finish, some), strict=True):
+            value, number, _ = start
+            if isinstance(found, str):
+                told.append(Start(number, value, np.nan, found))
+                continue
+            told.append(Start(number, value, found.objective, ""))
+            if best is None or found.objective < best.objective:
+                best = found
+    told += [Start(each.seed, each.value, np.nan, "not among the best") for each in begun]
     if best is None:
         msg = f"no start found {k} clusters: {told[0].note}; ask for fewer clusters"
         raise ValueError(msg)
     return best._replace(starts=tuple(told))
 
 
-def _longer(mixture: Mixture, t: Terms, value: float, ridge: float) -> Mixture:
+class _Begun(NamedTuple):
+    """A start after a few steps."""
+
+    value: float
+    seed: int
+    mixture: Mixture
+
+
+def _longer(start: _Begun, t: Terms, ridge: float) -> Mixture:
     """More steps of expectation-maximisation, while they lead anywhere."""
-    for _ in range(LONGER):
+    value, _, mixture = start
+    for _ in range(1 + int(LONGER * len(mixture.weight))):
         mixture = ascent(mixture, t, ASCENT, ridge)
         before, value = value, value_gradient(mixture.vector(), t, ridge)[0]
         if before - value < FALLS * max(1.0, abs(value)):

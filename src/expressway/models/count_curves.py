@@ -12,21 +12,20 @@ from typing import NamedTuple
 import numpy as np
 
 from expressway._types import Float, Int
-from expressway.core.boxed import Boxed
-from expressway.core.cohort import Pooled, samples
-from expressway.core.solve import solve
 
 from . import nb
 from .curves import Frame, Posterior, information_left
-from .means import BOX
 from .mixture import Change, Observed, half
 
 # Newton's steps for a gene's level, given its curve; from the ratio of sums a handful are enough.
 LEVEL_STEPS = 20
-# Newton's steps from the optimum of other weights, after which a gene goes to the general solver,
-WARM_STEPS = 8
-# and Newton's decrement, squared, at which it is there: the next is its square.
+# Newton's steps after which a gene is given up; from the optimum of other weights five will do.
+STEPS = 100
+# Newton's decrement, squared, at which it is there: that of the next point is its square,
 THERE = 1e-12
+# the longest step of a linear predictor, and what rounding makes of a sum, relative to it.
+LONGEST = 5.0
+ROUNDING = 1e-12
 
 
 class Point(NamedTuple):
@@ -68,10 +67,14 @@ class CountCurves(NamedTuple):
     def observed(self, weight: Float[np.ndarray, "n"]) -> Observed:
         """Coordinates of each gene's centred curve, and their precision.
 
-        ``L = (C + spread I)⁻¹``, C the coordinates' part of the inverse observed information.
+        ``L = (C + spread I)⁻¹``, C the coordinates' part of the inverse observed information. A
+        gene that cannot be fitted with these weights has precision 0.
         """
         beta = self.fit(weight)
-        return Observed(beta[:, 1:].copy(), self._precision(self._point(beta, weight)))
+        there = np.all(np.isfinite(beta), axis=1)
+        beta = np.where(there[:, None], beta, 0.0)
+        precision = self._precision(self._point(beta, weight))
+        return Observed(beta[:, 1:].copy(), np.where(there[:, None, None], precision, 0.0))
 
     def _precision(self, at: Point) -> Float[np.ndarray, "g d d"]:
         d = self.frame.u.shape[1]
@@ -171,7 +174,11 @@ def deviance_residual(
     """Signed root of ``2 (y log(y/mu) - (y + 1/alpha) log((1 + alpha y) / (1 + alpha mu)))``."""
     a = alpha[:, None]
     log_ratio = np.log(np.where(y > 0, y, 1.0) / np.where(y > 0, mu, 1.0))
-    other = np.log1p(a * (y - mu) / (1.0 + a * mu))
+    share = a * (y - mu) / (1.0 + a * mu)
+    # Near -1 it has no digits left, and far from 0 the logarithms have theirs.
+    other = np.where(
+        share > -0.5, np.log1p(np.maximum(share, -0.5)), np.log1p(a * y) - np.log1p(a * mu)
+    )
     deviance = 2.0 * (y * log_ratio - (y + 1.0 / a) * other)
     return np.sign(y - mu) * np.sqrt(np.maximum(deviance, 0.0))
 
@@ -184,56 +191,51 @@ def _ridge(frame: Frame) -> Float[np.ndarray, "c"]:
 
 
 def warm(curves: CountCurves, weight: Float[np.ndarray, "n"]) -> Float[np.ndarray, "g c"]:
-    """Level and coordinates at other weights, by Newton's method from those of all samples.
+    """Level and coordinates at other weights, by maximum likelihood with DESeq2's ridge.
 
-    The objective is convex. Genes that are not there after a few steps are fitted by the general
-    solver.
+    By Newton's method from those that the curves have. The objective is convex, and the ridge gives
+    it a minimum where the likelihood has none: steps that do not lower it are halved. NaN for
+    genes that are not there after `STEPS`.
     """
     beta = curves.beta.copy()
-    open_ = np.arange(len(beta))
     ridge, z = _ridge(curves.frame), curves.frame.design
-    last = np.full(len(beta), np.inf)
-    for _ in range(WARM_STEPS):
-        part = curves.some(open_)
-        at = part._point(beta[open_], weight)
-        score = (weight * at.score) @ z - ridge * beta[open_]
-        step = (at.inverse @ score[:, :, None])[:, :, 0]
-        decrement = np.sum(step * score, axis=1)
-        # Where steps do not get shorter they overshoot: left to the general solver.
-        good = np.isfinite(decrement) & (decrement < last[open_])
-        last[open_] = np.where(good, decrement, -np.inf)
-        beta[open_[good]] += step[good]
-        open_ = open_[good & (decrement > THERE)]
+    open_ = np.arange(len(beta))
+    loss = _loss(curves, weight, beta)
+    step, slope, length = np.zeros_like(beta), np.zeros(len(beta)), np.ones(len(beta))
+    fresh = np.ones(len(beta), bool)
+    for _ in range(STEPS):
+        new = open_[fresh[open_]]
+        if len(new):
+            at = curves.some(new)._point(beta[new], weight)
+            score = (weight * at.score) @ z - ridge * beta[new]
+            step[new] = (at.inverse @ score[:, :, None])[:, :, 0]
+            slope[new] = np.sum(step[new] * score, axis=1)
+            # Far away a step of Newton's overshoots exponentially.
+            size = np.max(np.abs(step[new] @ z.T), axis=1)
+            length[new] = np.minimum(1.0, LONGEST / np.maximum(size, LONGEST))
+        trial = beta[open_] + length[open_, None] * step[open_]
+        there = _loss(curves.some(open_), weight, trial)
+        lost = ROUNDING * np.maximum(1.0, np.abs(loss[open_]))
+        good = there <= loss[open_] - 1e-4 * length[open_] * slope[open_] + lost
+        moved = open_[good]
+        beta[moved], loss[moved] = trial[good], there[good]
+        fresh[open_] = good
+        length[open_[~good]] *= 0.5
+        open_ = open_[~(good & (slope[open_] < THERE))]
         if not len(open_):
-            break
-    stuck = np.union1d(open_, np.flatnonzero(last == -np.inf))
-    if len(stuck):
-        part = curves.some(stuck)
-        beta[stuck] = fitted(part, weight, part.beta)
+            return beta
+    beta[open_] = np.nan
     return beta
 
 
-def fitted(
-    curves: CountCurves, weight: Float[np.ndarray, "n"], start: Float[np.ndarray, "g c"]
-) -> Float[np.ndarray, "g c"]:
-    """Level and coordinates of every gene by maximum likelihood with DESeq2's ridge.
-
-    The solver sees columns of mean square 1, so that its bounds mean the same for any number of
-    samples.
-    """
-    scale = np.ones(start.shape[1])
-    scale[1:] = np.sqrt(len(curves.frame.u))
-    rows = samples(curves.y.T, curves.frame.design * scale)
-    rows = rows._replace(offset=curves.offset[:, None], weight=weight)
-    found = solve(
-        Boxed(bound=BOX),
-        nb.likelihood,
-        start / scale,
-        curves.alpha,
-        Pooled(rows),
-        penalty=nb.ridge_likelihood,
-    )
-    return np.asarray(found.theta) * scale
+def _loss(
+    curves: CountCurves, weight: Float[np.ndarray, "n"], beta: Float[np.ndarray, "g c"]
+) -> Float[np.ndarray, "g"]:
+    """Negative log-likelihood with its ridge, terms in beta only."""
+    alpha = curves.alpha[:, None]
+    eta = np.minimum(curves.offset + beta @ curves.frame.design.T, 700.0)
+    terms = (curves.y + 1.0 / alpha) * np.log1p(alpha * np.exp(eta)) - curves.y * eta
+    return terms @ weight + 0.5 * np.sum(_ridge(curves.frame) * beta**2, axis=1)
 
 
 def count_curves(
@@ -261,4 +263,4 @@ def count_curves(
     normalised = np.log(y / np.exp(offset) + 0.1)
     start = np.column_stack([np.mean(normalised, axis=1), normalised @ frame.u])
     curves = CountCurves(y, offset, alpha, frame, spread, start)
-    return curves._replace(beta=fitted(curves, np.ones(len(offset)), start))
+    return curves._replace(beta=warm(curves, np.ones(len(offset))))

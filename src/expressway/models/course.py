@@ -101,22 +101,40 @@ def _combination(n: int, size: int, place: int) -> list[int]:
     return found
 
 
-class Regular(NamedTuple):
-    """Folds without which curves can be estimated, and those without which they cannot."""
+class Comparable(NamedTuple):
+    """Folds without which every curve can be estimated, and those without which one cannot."""
 
     folds: list[Fold]
-    singular: list[tuple[Fold, float]]
-    """With the smallest eigenvalue of what is left of ``Q'WQ``, Q orthonormal: rounding."""
+    excluded: list[tuple[Fold, Float[np.ndarray, "q"]]]
+    """With the smallest eigenvalue of what is left of ``Q'WQ``, Q orthonormal, in each frame."""
 
 
-def regular(frame: Frame, given: Sequence[Fold]) -> Regular:
-    """Folds by whether the design stays regular without them."""
-    n = len(frame.u)
-    left = [information_left(frame, fold.weight(n)) for fold in given]
-    return Regular(
-        [fold for fold, each in zip(given, left, strict=True) if each > SINGULAR],
-        [(fold, each) for fold, each in zip(given, left, strict=True) if each <= SINGULAR],
-    )
+def comparable(
+    frames: Sequence[Frame], given: Sequence[Fold], information: float = 0.0
+) -> Comparable:
+    """Folds whose errors can be compared between several bases.
+
+    They leave a share of the information of all samples, in every direction and with each basis: a
+    curve that nothing holds at the times left out has an error of any size.
+
+    Parameters
+    ----------
+    frames
+        Of curves with each basis.
+    given
+        The folds.
+    information
+        The share; designs must be regular at least.
+    """
+    found = Comparable([], [])
+    for fold in given:
+        weight = fold.weight(len(frames[0].u))
+        left = np.array([information_left(frame, weight) for frame in frames])
+        if np.min(left) > max(information, SINGULAR):
+            found.folds.append(fold)
+        else:
+            found.excluded.append((fold, left))
+    return found
 
 
 class Grid(NamedTuple):

@@ -11,7 +11,6 @@ which has a row for every coefficient of every gene, is never needed: J is a col
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -20,7 +19,9 @@ import scipy.linalg
 from expressway._errors import Saddle, Unfinished
 from expressway._types import Float, Int
 from expressway.core import newton
+from expressway.core.functions import Closed
 from expressway.core.newton import Point
+from expressway.core.threads import side_by_side
 
 from . import clusters
 from .clusters import Clusters
@@ -47,7 +48,6 @@ RATIO = 1.0
 # Newton's steps of the correction.
 CORRECTIONS = 3
 STEPS = 300
-WORKERS = 2
 # Numbers in one part of arrays with an entry for each gene, sample and pair of coordinates.
 PART = 2**23
 
@@ -136,11 +136,13 @@ def differentiated(
     n, d = stage.frame.u.shape
     g = len(t.pull)
     size = max(1, PART // (n * d * d))
-    column = np.zeros((len(theta), n))
-    for first in range(0, g, size):
+
+    def share(first: int) -> np.ndarray:
         genes = slice(first, min(first + size, g))
         part = stage.some(genes)
-        column += moved(theta, t.some(genes), part.changes()) * (len(t.pull[genes]) / g)
+        return moved(theta, t.some(genes), part.changes()) * (len(t.pull[genes]) / g)
+
+    column = sum(side_by_side(share, range(0, g, size)))
     return TimeCourse(found, -scipy.linalg.cho_solve(factor, column))
 
 
@@ -223,10 +225,8 @@ def cross_validate(
     test
         Curves of held-out genes, which were not clustered.
     """
-    one = np.ones(len(stage.frame.u))
-    whole = stage.observed(one) if settings.leak else None
-    with ThreadPoolExecutor(WORKERS) as pool:
-        return list(pool.map(lambda fold: _leave(stage, found, fold, settings, whole, test), folds))
+    whole = terms(stage.observed(np.ones(len(stage.frame.u))))
+    return side_by_side(lambda fold: _leave(stage, found, fold, settings, whole, test), folds)
 
 
 def _leave(
@@ -234,54 +234,69 @@ def _leave(
     found: TimeCourse,
     fold: Fold,
     settings: Settings,
-    whole: Observed | None,
+    whole: Terms,
     test: Stage | None,
 ) -> Left:
-    """One fold."""
+    """One fold; ``whole`` are the genes with all samples."""
     n = len(stage.frame.u)
     weight = fold.weight(n)
     start = found.clusters.mixture.vector()
     k, d = found.clusters.mixture.centroids.shape
-    observed = stage.observed(weight)
-    t = terms(observed)
+    t = terms(stage.observed(weight))
     problem = closed(t, k, settings.ridge)
     theta = {"train": start, "ij": found.at(weight)}
-    matrix, gradient = problem.matrix(theta["ij"]), problem.gradient(theta["ij"])
-    values, vectors = np.linalg.eigh(matrix)
-    curvature = float(values[0])
-    step = vectors @ ((vectors.T @ gradient) / np.where(values == 0, 1.0, values))
-    far = float(np.linalg.norm(theta["ij"] - start))
-    ratio = float(np.linalg.norm(step)) / far if far > 0 else 0.0
-    conditioning = stage.conditioning(weight)
+    near = _nearby(problem, start, theta["ij"])
     note = ""
     if settings.corrected:
         begin = min(("ij", "train"), key=lambda name: problem.both(theta[name])[0])
         theta["corrected"] = _solved(problem, theta[begin], CORRECTIONS).theta
     if settings.exact:
         theta["exact"], note = _solved(problem, start, STEPS)
-    judged = terms(whole) if whole is not None else t
-    centre = "mean" if whole is not None else "fit"
-    all_samples = terms(stage.observed(np.ones(n)))
 
-    def error(name: str, of: Stage, by: Terms) -> np.ndarray:
+    def error(name: str, of: Stage, by: Terms, used: Float[np.ndarray, "n"]) -> np.ndarray:
         mixture = of_vector(theta[name], d)
         curve = members(mixture, by).responsibility @ mixture.centroids @ stage.frame.u.T
-        used = np.ones(n) if name == "train" and of is stage else weight
+        centre = "mean" if settings.leak else "fit"
         return _mean(of.errors(fold.rows, used, curve, centre), settings.error)
 
-    errors = {
-        name: error(name, stage, all_samples if name == "train" else judged) for name in theta
-    }
+    judged = whole if settings.leak else t
+    errors = {name: error(name, stage, judged, weight) for name in theta if name != "train"}
+    errors["train"] = error("train", stage, whole, np.ones(n))
     held = None
     if test is not None:
-        seen = test.observed(np.ones(n) if settings.leak else weight)
-        held = error("train", test, terms(seen))
-    near = ratio <= RATIO
+        seen = np.ones(n) if settings.leak else weight
+        held = error("train", test, terms(test.observed(seen)), seen)
+    conditioning = stage.conditioning(weight)
+    agree = near.ratio <= RATIO
     if settings.corrected:
-        predicted, after = (float(np.nanmean(errors[name])) for name in ("ij", "corrected"))
-        near = abs(predicted - after) <= AGREE * after
-    trusted = conditioning >= LEFT and curvature > 0 and near
-    return Left(fold, conditioning, ratio, curvature, trusted, theta, errors, held, note)
+        gap = np.abs(_overall(errors["ij"]) - _overall(errors["corrected"]))
+        agree = gap <= AGREE * _overall(errors["corrected"])
+    trusted = bool(conditioning >= LEFT and near.curvature > 0 and agree)
+    return Left(fold, conditioning, near.ratio, near.curvature, trusted, theta, errors, held, note)
+
+
+class _Near(NamedTuple):
+    """How the objective without a fold is at a prediction."""
+
+    ratio: float
+    curvature: float
+
+
+def _nearby(
+    problem: Closed, start: Float[np.ndarray, "m"], predicted: Float[np.ndarray, "m"]
+) -> _Near:
+    """Newton's step there as a share of the way that led there, and the smallest eigenvalue."""
+    values, vectors = np.linalg.eigh(problem.matrix(predicted))
+    slope = vectors.T @ problem.gradient(predicted)
+    step = float(np.linalg.norm(slope / np.where(values == 0, 1.0, values)))
+    far = float(np.linalg.norm(predicted - start))
+    return _Near(step / far if far > 0 else 0.0, float(values[0]))
+
+
+def _overall(errors: Float[np.ndarray, "g"]) -> float:
+    """Mean over the genes that have a value."""
+    seen = np.isfinite(errors)
+    return float(np.mean(errors[seen])) if np.any(seen) else np.nan
 
 
 def _mean(errors: Float[np.ndarray, "g _"], kind: str) -> Float[np.ndarray, "g"]:
@@ -293,7 +308,7 @@ def _mean(errors: Float[np.ndarray, "g _"], kind: str) -> Float[np.ndarray, "g"]
     return np.divide(total, number, out=np.full(len(size), np.nan), where=number > 0)
 
 
-def _solved(problem: newton.Closed, start: Float[np.ndarray, "m"], steps: int) -> Solved:
+def _solved(problem: Closed, start: Float[np.ndarray, "m"], steps: int) -> Solved:
     """Where Newton's method leads in some steps; why it is no optimum, if it is none."""
     try:
         found = newton.minimise(problem, Point(start, 0.0, 0, 0), steps, lambda _: None)

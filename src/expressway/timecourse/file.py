@@ -14,12 +14,11 @@ from expressway.io import course_tables as tables
 from expressway.models import course
 from expressway.models.clusters import Clusters
 from expressway.models.count_curves import CountCurves
-from expressway.models.curves import frame
 from expressway.models.mixture import Mixture
 from expressway.models.timecourse import TimeCourse
 
 from .result import TABLES, Courses
-from .steps import Data, OneFit, Settings, basis_of, curves_of
+from .steps import Data, OneFit, Settings, basis_of, curves_of, frame_of
 
 
 def load(path: str | Path) -> Courses:
@@ -80,8 +79,7 @@ def _fit_again(
     trained, held = np.flatnonzero(usable & ~given.held), np.flatnonzero(usable & given.held)
     genes = np.concatenate([trained, held])
     basis = basis_of(given, df, settings)
-    of = given.plan
-    coordinates = frame(course.design(basis, of.time, of.group, len(of.groups)))
+    coordinates = frame_of(given, basis)
     every = CountCurves(
         given.y[genes],
         arrays[f"df{df}_offset"],

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from expressway import io
-from expressway._types import Float
+from expressway._types import Float, Int
 from expressway.io import course_tables as tables
 from expressway.models import course, spline, timecourse
 from expressway.models.count_curves import CountCurves
@@ -78,6 +78,13 @@ class Courses:
         seen = _observed(one, np.ones(len(self.data.plan.time)))
         trained = int(np.sum(~self.data.held[one.genes]))
         return tables.membership_table(found, seen, one.genes, trained, self.data.genes, one.status)
+
+    def sizes(self, df: int | None = None) -> dict[str, int]:
+        """How many of the genes that were clustered belong to each cluster: name to number."""
+        one = self.fit(df)
+        best = _best(one)
+        k = len(one.found.clusters.mixture.weight)
+        return {str(i + 1): int(n) for i, n in enumerate(np.bincount(best, minlength=k))}
 
     def curves(self, df: int | None = None, genes: Sequence[str] | None = None) -> pd.DataFrame:
         """Mean and interval over a time grid: of clusters (centred), of genes, of differences.
@@ -156,7 +163,7 @@ class Courses:
         one = self.fit()
         grid = course.grid(one.basis, self.data.plan.time, self.settings.points)
         seen = one.stage.observed(np.ones(len(self.data.plan.time)))
-        best = np.argmax(members(one.found.clusters.mixture, terms(seen)).responsibility, axis=1)
+        best = _best(one)
         groups = self.data.plan.groups
         parts = []
         for k in range(len(one.found.clusters.mixture.weight)):
@@ -185,7 +192,7 @@ class Courses:
         for kind, units in kinds:
             among = np.unique(of.time).tolist()
             given = course.folds(of, 1, units, among, max(len(among), len(of.time)))
-            fine = course.regular(one.stage.frame, given).folds
+            fine = course.comparable([one.stage.frame], given).folds
             told[kind] = timecourse.influence(one.stage, one.found, fine)
         found = tables.shifts_table(told)
         if self.data.counts and len(found):
@@ -217,7 +224,7 @@ class Courses:
             )
             raise io.InputError(msg)
         fold = Fold("+".join([*(f"{t:g}" for t in times), *samples]), rows)
-        if not course.regular(one.stage.frame, [fold]).folds:
+        if not course.comparable([one.stage.frame], [fold]).folds:
             msg = f"without {fold.name} the design is singular: no curve can be estimated"
             raise io.InputError(msg)
         ask = timecourse.Settings(corrected=False, exact=exact, ridge=self.settings.ridge)
@@ -286,6 +293,12 @@ def _observed(one: OneFit, weight: Float[np.ndarray, "n"]) -> Observed:
         np.concatenate([part.estimate for part in parts]),
         np.concatenate([part.precision for part in parts]),
     )
+
+
+def _best(one: OneFit) -> Int[np.ndarray, "g"]:
+    """The most probable cluster of each gene that was clustered."""
+    t = terms(one.stage.observed(np.ones(len(one.stage.frame.u))))
+    return np.argmax(members(one.found.clusters.mixture, t).responsibility, axis=1)
 
 
 def _places(given: Data, genes: Sequence[str]) -> list[int]:

@@ -1,20 +1,22 @@
 """The analysis of a time course, from samples × genes to `Courses`."""
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple, get_args
 
 import anndata
 import numpy as np
 
 from expressway import io
+from expressway.core.threads import one_each
 from expressway.io import course_tables as tables
 from expressway.io.course_tables import Scheme
 from expressway.models import course, timecourse
 from expressway.models.clusters import HeldOut
 from expressway.models.course import Of
-from expressway.models.timecourse import Fold
+from expressway.models.curves import SINGULAR, Frame
 
+from .changes import differential
 from .result import Courses
 from .steps import (
     DEFAULTS,
@@ -22,10 +24,11 @@ from .steps import (
     OneFit,
     Settings,
     basis_of,
+    borne,
     choose_number,
     data,
-    differential,
     fit_one,
+    frame_of,
     plan,
 )
 
@@ -37,11 +40,27 @@ CHOICE = ("exact", "corrected", "ij")
 _ERRORS = ("squared", "absolute")
 
 
+class _Ask(NamedTuple):
+    """What is left out, and what is then computed."""
+
+    of: Of
+    among: Sequence[float | int] | None
+    cv: str
+
+
+class _Planned(NamedTuple):
+    """Folds of one size."""
+
+    size: int
+    which: course.Comparable
+
+
+@one_each()
 def analyse(
     adata: anndata.AnnData,
     time: str,
     *,
-    df: int | Sequence[int] = (4, 5, 6, 7, 8),
+    df: int | Sequence[int] | None = None,
     clusters: int | Sequence[int] = 10,
     group: str | None = None,
     replicate: str | None = None,
@@ -58,19 +77,23 @@ def analyse(
 ) -> Courses:
     """See `tl.timecourse`."""
     clock = io.Clock(watch)
-    dfs = [df] if isinstance(df, int) else list(df)
     sizes = [leave_out] if isinstance(leave_out, int) else list(leave_out)
     numbers = [clusters] if isinstance(clusters, int) else list(clusters)
-    _check(settings, dfs, numbers, of, cv)
     if cv != "none" and not sizes:
         msg = "how many to leave out together is not given; give one, or cv='none'"
         raise io.InputError(msg)
     with clock.stage("design"):
         given_plan = plan(adata, time, group, replicate)
+        if df is not None and (settings.kind == "factor" or not isinstance(settings.knots, str)):
+            what = "a factor of time" if settings.kind == "factor" else "a spline with given knots"
+            msg = f"{what} has as many columns as follow from that: give no df"
+            raise io.InputError(msg)
+        dfs = borne(given_plan, settings) if df is None else [df] if isinstance(df, int) else [*df]
+        _check(settings, dfs, numbers, of, cv)
         given = data(adata, given_plan, layer, counts=counts, held=test_genes, seed=settings.seed)
-        for each in dfs:
-            basis_of(given, each, settings)
-        wanted = _folds(given, sizes, of, among, settings) if cv != "none" else []
+        frames = {each: frame_of(given, basis_of(given, each, settings)) for each in dfs}
+        ask = _Ask(of, among, cv)
+        wanted = _folds(given, frames, sizes, ask, settings) if cv != "none" else []
     told: list[HeldOut] = []
     number = numbers[0]
     if len(numbers) > 1:
@@ -79,27 +102,24 @@ def analyse(
             told = choose_number(given, middle, numbers, settings, exact=cv != "jackknife")
             number = max(told, key=_likelihood).clusters
     fits, schemes = {}, []
-    for each in dfs:
+    for at, each in enumerate(frames):
         with clock.stage(f"clusters: df {each}"):
             begin = None
             if start is not None and each in start.fits:
                 begin = start.fits[each].found.clusters.mixture
-            fits[each] = fit_one(given, each, number, settings, begin, differential=counts)
+            fits[each] = fit_one(given, each, number, settings, begin)
         with clock.stage(f"cross-validation: df {each}"):
-            schemes += [
-                _validated(fits[each], size, of, folds, settings, cv) for size, folds in wanted
-            ]
-    chosen = _chosen(schemes, dfs, cv, settings.information)
+            schemes += [_validated(fits[each], at, some, ask, settings) for some in wanted]
+    chosen = _chosen(schemes, dfs, cv)
     with clock.stage("tests"):
-        one = fits[chosen]
-        changed = one.differential if one.differential is not None else differential(given, one)
+        changed = differential(given, fits[chosen], settings)
     return Courses(
         given,
         settings,
         fits,
         chosen,
-        tables.cv_table(schemes, chosen, settings.information),
-        tables.folds_table(schemes, settings.information),
+        tables.cv_table(schemes, chosen),
+        tables.folds_table(schemes),
         tables.selection_table(told, number),
         tables.starts_table({each: fits[each].found.clusters for each in dfs}),
         changed,
@@ -129,10 +149,6 @@ def _check(
     if not dfs or not numbers:
         msg = "no df or no number of clusters given; give at least one of each"
         raise io.InputError(msg)
-    if len(set(dfs)) > 1 and (settings.kind == "factor" or not isinstance(settings.knots, str)):
-        what = "a factor of time has" if settings.kind == "factor" else "with given knots there is"
-        msg = f"{what} no df to choose: give one"
-        raise io.InputError(msg)
     if len(set(dfs)) > 1 and cv == "none":
         msg = f"choosing among df {', '.join(map(str, dfs))} needs cross-validation: give one df"
         raise io.InputError(msg)
@@ -149,69 +165,72 @@ def _check(
 
 def _folds(
     given: Data,
+    frames: Mapping[int, Frame],
     sizes: Sequence[int],
-    of: Of,
-    among: Sequence[float | int] | None,
+    ask: _Ask,
     settings: Settings,
-) -> list[tuple[int, list[Fold]]]:
-    """Sets of each size to leave out.
+) -> list[_Planned]:
+    """Sets of each size to leave out, and those whose errors cannot be compared.
 
     Raises
     ------
     InputError
-        There is no such time.
+        There is no such time, or a fold makes a design singular, and that is to be refused.
     """
     times = np.unique(given.plan.time)
+    among = ask.among
     if among is None:
         among = [float(t) for t in times if t not in settings.indicators]
     if unknown := [f"{t:g}" for t in among if t not in times]:
         msg = f"no sample is at time {', '.join(unknown)}, to be left out; times are "
         msg += ", ".join(f"{t:g}" for t in times)
         raise io.InputError(msg)
-    return [
-        (size, course.folds(given.plan, size, of, among, settings.most_folds)) for size in sizes
-    ]
+    found = []
+    for size in sizes:
+        folds = course.folds(given.plan, size, ask.of, among, settings.most_folds)
+        which = course.comparable(list(frames.values()), folds, settings.information)
+        _tell(which, size, ask.of, list(frames), settings)
+        found.append(_Planned(size, which))
+    return found
 
 
-def _validated(
-    one: OneFit, size: int, of: str, folds: list[Fold], settings: Settings, cv: str
-) -> Scheme:
-    """Errors without each fold of one size.
+def _tell(
+    which: course.Comparable, size: int, of: str, dfs: Sequence[int], settings: Settings
+) -> None:
+    """Say which folds are not compared, or refuse those without which a design is singular."""
+    if not which.excluded:
+        return
+    fold, left = min(which.excluded, key=lambda each: float(np.min(each[1])))
+    least = float(np.min(left))
+    msg = (
+        f"{len(which.excluded)} of {len(which.excluded) + len(which.folds)} folds of {size} {of} "
+        f"cannot be compared: without {fold.name} the smallest eigenvalue of the design with df "
+        f"{dfs[int(np.argmin(left))]} is {least:.1e} of what it was"
+    )
+    if least <= SINGULAR and settings.singular == "refuse":
+        raise io.InputError(msg + "; lower df, give the times that may be left out, or skip them")
+    logger.warning("%s", msg)
 
-    Raises
-    ------
-    InputError
-        A fold makes the design singular, and that is to be refused.
-    """
-    which = course.regular(one.stage.frame, folds)
-    if which.singular:
-        fold, eigenvalue = which.singular[0]
-        msg = (
-            f"df {one.df}: {len(which.singular)} of {len(folds)} folds of {size} {of} cannot be "
-            f"left out, the design is singular without them (first: {fold.name}, smallest "
-            f"eigenvalue {eigenvalue:.1e})"
-        )
-        if settings.singular == "refuse":
-            raise io.InputError(
-                msg + "; lower df, give the times that may be left out, or skip them"
-            )
-        logger.warning("%s: skipped", msg)
-    ask = timecourse.Settings(
+
+def _validated(one: OneFit, at: int, planned: _Planned, ask: _Ask, settings: Settings) -> Scheme:
+    """Errors without each fold of one size; ``at`` is the place of the df among all."""
+    choices = timecourse.Settings(
         error=settings.error,
         corrected=settings.corrected,
-        exact=cv != "jackknife",
+        exact=ask.cv != "jackknife",
         leak=settings.leak,
         ridge=settings.ridge,
     )
-    left = timecourse.cross_validate(one.stage, one.found, which.folds, ask, one.test)
-    return Scheme(one.df, size, of, left, which.singular)
+    left = timecourse.cross_validate(one.stage, one.found, planned.which.folds, choices, one.test)
+    excluded = [(fold, float(share[at])) for fold, share in planned.which.excluded]
+    return Scheme(one.df, planned.size, ask.of, left, excluded)
 
 
-def _chosen(schemes: Sequence[Scheme], dfs: Sequence[int], cv: str, information: float) -> int:
+def _chosen(schemes: Sequence[Scheme], dfs: Sequence[int], cv: str) -> int:
     """The df with the smallest error, of folds of the first size."""
     if cv == "none" or len(dfs) == 1:
         return dfs[0]
-    table = tables.cv_table(schemes, None, information)
+    table = tables.cv_table(schemes, None)
     first = table[table["leave_out"].to_numpy() == schemes[0].leave_out]
     for kind in CHOICE:
         error = np.asarray(first[kind], float)

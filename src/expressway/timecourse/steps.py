@@ -11,16 +11,13 @@ import pandas as pd
 from expressway import _steps, io
 from expressway._errors import Unfinished
 from expressway._types import Bool, Float, Int
-from expressway.core.cohort import Pooled, samples
+from expressway.core.cohort import Cohort, Pooled, samples
 from expressway.models import clusters, deseq, spline, timecourse
 from expressway.models.cells import groups as cells_of
 from expressway.models.count_curves import CountCurves, count_curves
 from expressway.models.course import Plan, design
 from expressway.models.curves import Curves, Frame, frame
-from expressway.models.lrt import likelihood_ratio
 from expressway.models.mixture import RIDGE, Mixture, terms
-from expressway.models.moderated import f_test
-from expressway.models.multiple_testing import benjamini_hochberg, independent_filter
 from expressway.models.spline import Basis
 from expressway.models.timecourse import Stage, TimeCourse
 
@@ -69,7 +66,7 @@ class Settings(NamedTuple):
     """What to do with a fold without which a curve cannot be estimated: skip or refuse."""
     information: float = 0.01
     """Share of the information on curves that a fold must leave, in every direction and with every
-    df, to be in the errors that are compared."""
+    df, for its errors to be compared."""
     most_folds: int = 200
     min_mean: float = 5.0
     """Of normalised counts: genes below are not clustered."""
@@ -97,6 +94,14 @@ class Data(NamedTuple):
     """Genes held out of clustering, to test it."""
 
 
+class Analysis(NamedTuple):
+    """The gene models' analysis of counts with the curves' design."""
+
+    fit: deseq.DESeqFit
+    cohort: Cohort
+    """With size factors."""
+
+
 class OneFit(NamedTuple):
     """Curves with one df, and their clusters."""
 
@@ -111,7 +116,8 @@ class OneFit(NamedTuple):
     status: tuple[str, ...]
     """Of every gene."""
     found: TimeCourse
-    differential: pd.DataFrame | None = None
+    analysis: Analysis | None = None
+    """Of counts, from which tests come; it is not kept in files."""
 
 
 def plan(adata: anndata.AnnData, time: str, group: str | None, replicate: str | None) -> Plan:
@@ -180,6 +186,26 @@ def data(
     return Data(of, tuple(map(str, adata.var_names)), np.ascontiguousarray(y), counts, mask)
 
 
+def borne(of: Plan, settings: Settings) -> list[int]:
+    """Numbers of columns from 4 to 8, as far as the distinct times of every group bear them."""
+    if settings.kind == "factor":
+        return [len(np.unique(of.time))]
+    if not isinstance(settings.knots, str):
+        found = spline.basis(
+            of.time,
+            kind=settings.kind,
+            degree=settings.degree,
+            knots=settings.knots,
+            indicators=settings.indicators,
+            period=settings.period,
+        )
+        return [found.columns - len(found.indicators)]
+    inside = ~np.isin(of.time, settings.indicators)
+    distinct = min(len(np.unique(of.time[inside & (of.group == k)])) for k in range(len(of.groups)))
+    least = settings.degree + 1 if settings.kind == "b-spline" else 4
+    return list(range(least, max(least, min(least + 4, distinct)) + 1))
+
+
 def basis_of(given: Data, df: int, settings: Settings) -> Basis:
     """The basis for one df, which the samples of every group can bear.
 
@@ -214,14 +240,18 @@ def basis_of(given: Data, df: int, settings: Settings) -> Basis:
     return found
 
 
+def frame_of(given: Data, basis: Basis) -> Frame:
+    """Coordinates of curves of all groups."""
+    of = given.plan
+    return frame(design(basis, of.time, of.group, len(of.groups)))
+
+
 def fit_one(
     given: Data,
     df: int,
     k: int,
     settings: Settings,
     start: Mixture | None = None,
-    *,
-    differential: bool = False,
 ) -> OneFit:
     """Curves with one df and their clusters.
 
@@ -237,10 +267,8 @@ def fit_one(
         Choices.
     start
         Clusters found before, from which Newton's method goes on; none are sought then.
-    differential
-        For counts, test too which genes change: it needs their whole analysis.
     """
-    bare = curves_of(given, df, settings, differential=differential)
+    bare = curves_of(given, df, settings)
     t = terms(bare.stage.observed(np.ones(len(given.plan.time))))
     try:
         if start is None or start.centroids.shape != (k, t.pull.shape[1]):
@@ -260,15 +288,15 @@ def fit_one(
     return bare._replace(found=found)
 
 
-def curves_of(given: Data, df: int, settings: Settings, *, differential: bool = False) -> OneFit:
+def curves_of(given: Data, df: int, settings: Settings) -> OneFit:
     """Curves of every gene with one df; their clusters are still to be found."""
     basis = basis_of(given, df, settings)
     of = given.plan
     matrix = design(basis, of.time, of.group, len(of.groups))
-    coordinates = frame(matrix)
-    table = None
+    coordinates = frame_of(given, basis)
+    analysis = None
     if given.counts:
-        stage, status, table = _counted(given, matrix, coordinates, settings, differential)
+        stage, status, analysis = _counted(given, matrix, coordinates, settings)
     else:
         stage, status = _measured(given, coordinates, settings)
     usable = status == "ok"
@@ -289,7 +317,7 @@ def curves_of(given: Data, df: int, settings: Settings, *, differential: bool = 
         np.concatenate([trained, held]),
         tuple(status),
         nothing,
-        table,
+        analysis,
     )
 
 
@@ -310,8 +338,7 @@ def _counted(
     matrix: Float[np.ndarray, "n p"],
     coordinates: Frame,
     settings: Settings,
-    differential: bool,
-) -> tuple[CountCurves, np.ndarray, pd.DataFrame | None]:
+) -> tuple[CountCurves, np.ndarray, Analysis]:
     """Counts: size factors and dispersions from the gene models, then curves."""
     cohort = Pooled(samples(np.ascontiguousarray(given.y.T), matrix))
     fit, sized = deseq.fit(cohort, cells_of(matrix), deseq.Settings(alpha=settings.alpha))
@@ -327,56 +354,7 @@ def _counted(
     beta = np.zeros((len(given.y), part.beta.shape[1]))
     beta[some] = part.beta
     stage = part._replace(y=given.y, alpha=alpha, beta=beta)
-    table = _counted_tests(given, fit, sized, matrix, settings) if differential else None
-    return stage, status, table
-
-
-def reduced_designs(of: Plan, matrix: Float[np.ndarray, "n p"]) -> dict[str, np.ndarray]:
-    """Designs without change: in time, between groups, between groups except in level."""
-    k = len(of.groups)
-    levels = (of.group[:, None] == np.arange(k)).astype(float)
-    found = {"time": levels}
-    if k > 1:
-        common = sum(np.split(matrix, k, axis=1))
-        found["group"] = np.asarray(common)
-        # Levels beside the common curve, whose span has the constant already.
-        found["shape"] = np.hstack([np.asarray(common), levels[:, 1:]])
-    return found
-
-
-def _counted_tests(
-    given: Data, fit: deseq.DESeqFit, sized: Any, matrix: np.ndarray, settings: Settings
-) -> pd.DataFrame:
-    """Likelihood-ratio tests of curves of counts."""
-    mean = fit.gene.base_mean
-    found: dict[str, Any] = {"base_mean": mean}
-    for name, small in reduced_designs(given.plan, matrix).items():
-        test = likelihood_ratio(fit, sized, small)
-        found[f"stat_{name}"], found[f"p_value_{name}"] = test.stat, test.p_value
-        found[f"p_adj_{name}"] = independent_filter(test.p_value, mean, settings.alpha).p_adj
-    return pd.DataFrame(found, index=pd.Index(given.genes, name="gene"))
-
-
-def differential(given: Data, one: OneFit) -> pd.DataFrame:
-    """Which genes change over time and between groups: F tests of expression, plain, moderated."""
-    of = given.plan
-    matrix = design(one.basis, of.time, of.group, len(of.groups))
-    with np.errstate(invalid="ignore"):
-        number = np.sum(np.isfinite(given.y), axis=1)
-    found: dict[str, Any] = {
-        "mean": np.nansum(given.y, axis=1) / np.where(number > 0, number, np.nan)
-    }
-    for name, small in reduced_designs(of, matrix).items():
-        test = f_test(given.y, matrix, small)
-        found |= {
-            f"f_{name}": test.f,
-            f"p_value_{name}": test.p_value,
-            f"p_adj_{name}": benjamini_hochberg(test.p_value),
-            f"moderated_f_{name}": test.moderated_f,
-            f"moderated_p_value_{name}": test.moderated_p_value,
-            f"moderated_p_adj_{name}": benjamini_hochberg(test.moderated_p_value),
-        }
-    return pd.DataFrame(found, index=pd.Index(given.genes, name="gene"))
+    return stage, status, Analysis(fit, sized)
 
 
 def choose_number(
