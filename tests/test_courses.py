@@ -313,6 +313,25 @@ def test_going_on_from_an_earlier_optimum(adata, found):
     assert len(run(adata, settings=late, start=found).fit().found.clusters.starts) == 3
 
 
+def test_missing_values_are_kept_out_of_their_genes(adata):
+    given = adata.copy()
+    rng = np.random.default_rng(0)
+    given.X[rng.random(given.X.shape) < 0.1] = np.nan
+    found = run(given, cv="both", df=(4, 5))
+    assert found.chosen == 5
+    assert same_clusters(found.clusters()["cluster"], adata.var["truth"]) > 0.95
+    y = given.X[:, 11]
+    there = np.isfinite(y)
+    assert not np.all(there)
+    one = found.fit()
+    x = evaluate(one.basis, adata.obs["time"].to_numpy())
+    beta = np.linalg.lstsq(x[there], y[there])[0]
+    curve = found.curves(genes=["gene_12"]).query("kind == 'gene'")
+    np.testing.assert_allclose(
+        curve["mean"], evaluate(one.basis, curve["time"].to_numpy()) @ beta, atol=1e-9
+    )
+
+
 def test_published_settings(data):
     """On the 500 genes, from 20 starts: no worse than where the published code ended."""
     folder = data / "reference"

@@ -13,7 +13,7 @@ from expressway._errors import InputError
 from expressway.models.spline import evaluate
 from expressway.timecourse import Settings
 from expressway.timecourse import run as steps_run
-from simulated_course import TIMES, run, same_clusters, simulated
+from simulated_course import TIMES, run, simulated
 
 
 @pytest.fixture(scope="module")
@@ -111,25 +111,6 @@ def test_one_bad_gene_stops_no_other(adata):
         found.draws(["bad_5"])
     assert len(found.values(names)) == 18 + 0 + 17 + 4 + 6 + 1
     assert set(found.curves()["name"]) == {"1", "2", "3", "4", *adata.var_names}
-
-
-def test_missing_values_are_kept_out_of_their_genes(adata):
-    given = adata.copy()
-    rng = np.random.default_rng(0)
-    given.X[rng.random(given.X.shape) < 0.1] = np.nan
-    found = run(given, cv="both", df=(4, 5))
-    assert found.chosen == 5
-    assert same_clusters(found.clusters()["cluster"], adata.var["truth"]) > 0.95
-    y = given.X[:, 11]
-    there = np.isfinite(y)
-    assert not np.all(there)
-    one = found.fit()
-    x = evaluate(one.basis, adata.obs["time"].to_numpy())
-    beta = np.linalg.lstsq(x[there], y[there])[0]
-    curve = found.curves(genes=["gene_12"]).query("kind == 'gene'")
-    np.testing.assert_allclose(
-        curve["mean"], evaluate(one.basis, curve["time"].to_numpy()) @ beta, atol=1e-9
-    )
 
 
 def test_replicates_and_samples_left_out(adata):
@@ -233,6 +214,25 @@ def test_time_as_a_factor(adata):
     assert len(times.folds) == 9
     # Its F test of time is the analysis of variance.
     assert found.differential["f_time"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("times", "settings", "expected"),
+    [
+        (9, Settings(starts=1), [4, 5, 6, 7, 8]),
+        (6, Settings(starts=1), [4, 5, 6]),
+        (9, Settings(starts=1, indicators=(8.0, 10.0)), [4, 5, 6, 7]),
+        (5, Settings(starts=1, kind="natural"), [4, 5]),
+        (9, Settings(starts=1, kind="factor"), [9]),
+        (9, Settings(starts=1, knots=(3.0,)), [5]),
+    ],
+)
+def test_df_as_far_as_times_bear(adata, times, settings, expected):
+    some = adata[adata.obs["time"].isin(TIMES[:times]), :30]
+    ask = {"cv": "jackknife", "of": "samples", "settings": settings._replace(corrected=False)}
+    found = run(some, df=None, clusters=2, **ask)
+    assert list(found.fits) == expected
+    assert found.chosen in expected
 
 
 def test_the_number_of_clusters_is_chosen(adata):
