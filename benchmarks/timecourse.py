@@ -37,6 +37,8 @@ from expressway.models.clusters import Clusters
 from expressway.models.curves import Curves, Frame
 
 LIMIT = 1800.0
+# Measurements whose exponent of growth is fitted.
+GROWING = ["stage_1_s", "find_s", "jackknife_s", "all_mb"]
 
 
 def main() -> None:
@@ -161,8 +163,8 @@ def scaling(wanted: argparse.Namespace) -> None:
                 ("of the upper half", slice(half, None)),
             ):
                 if len(size[part]) > 1:
-                    logs = np.log(np.maximum(table.to_numpy()[: len(size)][part], 1e-3))
-                    table.loc[label] = np.polyfit(size[part], logs, 1)[0]
+                    logs = np.log(table[GROWING].to_numpy()[: len(size)][part])
+                    table.loc[label, GROWING] = np.polyfit(size[part], logs, 1)[0]
         print(f"\nby {name}" + (", 10 clusters" if name == "genes" else ", 5,000 genes"))
         print(table.to_string(float_format=lambda x: f"{x:.3g}"))
     print("MB: peak of the process, less what it was before that step or (all_mb) before them all")
