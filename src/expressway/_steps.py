@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from expressway import io
+from expressway._types import Float
 from expressway.core.cohort import Pooled, samples
 from expressway.core.sparse import Sparse, library_size
 from expressway.io.check import Counts
@@ -103,16 +104,27 @@ def layer_of(adata: anndata.AnnData, layer: str | None) -> Any:
     Raises
     ------
     InputError
-        There is no such layer, or no X.
+        There is no such layer.
     """
     if layer is not None and layer not in adata.layers:
         msg = f"there is no layer {layer!r}; the layers are {', '.join(adata.layers) or 'none'}"
         raise io.InputError(msg)
-    found = adata.X if layer is None else adata.layers[layer]
-    if found is None:
+    return adata.X if layer is None else adata.layers[layer]
+
+
+def expression(adata: anndata.AnnData, layer: str | None) -> Float[np.ndarray, "n g"]:
+    """Values of X, or of a layer; missing ones are NaN.
+
+    Raises
+    ------
+    InputError
+        There is no such layer, or X is empty.
+    """
+    x = layer_of(adata, layer)
+    if x is None:
         msg = f"X is empty; name one of the layers: {', '.join(adata.layers) or 'there are none'}"
         raise io.InputError(msg)
-    return found
+    return np.asarray(x if isinstance(x, np.ndarray) else x.toarray(), float)
 
 
 def counts(

@@ -166,8 +166,7 @@ def data(
             table if isinstance(table, np.ndarray) else table.rows(0, adata.n_obs), float
         ).T
     else:
-        x: Any = _steps.layer_of(adata, layer)
-        y = np.asarray(x if isinstance(x, np.ndarray) else x.toarray(), float).T
+        y = _steps.expression(adata, layer).T
         if np.any(np.isinf(y)):
             gene, sample = (int(i[0]) for i in np.nonzero(np.isinf(y)))
             msg = (
