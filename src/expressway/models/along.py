@@ -320,14 +320,15 @@ def _weights(
     elif not np.all(np.isfinite(weights) & (weights >= 0)):
         wrong = weights[~(np.isfinite(weights) & (weights >= 0))]
         msg = (
-            f"{len(wrong)} lineage weights are below 0 or not finite, such as {wrong[0]:g}; "
+            f"lineage weights below 0 or not finite: {len(wrong)} of {weights.size}, such as "
+            f"{wrong[0]:g}; "
             "give finite ones, 0 where a sample is not on a lineage"
         )
     elif not np.all(np.any(weights > 0, axis=1)):
         none = np.flatnonzero(~np.any(weights > 0, axis=1))
         msg = (
-            f"{len(none)} of {n} samples, first number {none[0] + 1}, have weight 0 in every "
-            "lineage; leave them out"
+            f"weights are 0 in every lineage for {len(none)} of {n} samples, first for number "
+            f"{none[0] + 1}; leave those out"
         )
     elif not np.all(np.any(weights > 0, axis=0)):
         none = np.flatnonzero(~np.any(weights > 0, axis=0))

@@ -98,7 +98,7 @@ def _refuse_dependent(x: Float[np.ndarray, "n K"], names: Sequence[str]) -> None
     part = np.any(np.abs(right[kept:]) > PART, axis=0)
     listed = ", ".join(name for name, one in zip(names, part, strict=True) if one)
     msg = (
-        f"{np.sum(part)} columns of the design are in the span of the others among them: "
-        f"{listed}; take fewer basis functions, or a shorter length"
+        f"columns of the design that lie in the span of its others: {listed}; "
+        "take fewer basis functions, or a shorter length"
     )
     raise InputError(msg)
