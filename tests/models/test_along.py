@@ -152,6 +152,8 @@ def test_cyclic_curves_repeat():
         np.testing.assert_allclose(of(c, t + 3), of(c, t), rtol=0, atol=ROUNDING)
         np.testing.assert_allclose(of(c, t - 6), of(c, t), rtol=0, atol=ROUNDING)
     assert along.curve("cyclic", 3, t).upper == 2.5
+    with pytest.raises(InputError, match="3 distinct times modulo 3; take cyclic:2"):
+        along.curve("cyclic", 3, np.array([0, 1, 2, 3 - 1e-12, 6]), length=3)
 
 
 @pytest.mark.parametrize(("kind", "number"), KINDS)
