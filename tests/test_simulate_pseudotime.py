@@ -146,6 +146,13 @@ def test_settings():
     assert (adata.obs["size_factor"] == 1).all()
     np.testing.assert_allclose(values(adata)[:, 0], np.log(20), rtol=1e-14)
     np.testing.assert_allclose(values(adata)[:, -1], np.log(0.1), rtol=1e-14)
+    wide = simulated(settings=datasets.Pseudotime(level_step=1.5), separation=4.0)
+    truth = wide.uns["truth"]
+    # Rounding.
+    np.testing.assert_allclose(np.exp(truth["level"]["mean"][0]), 5, rtol=1e-12)
+    np.testing.assert_allclose(np.diff(np.sort(truth["level"]["mean"])), 1.5, rtol=1e-12)
+    one = truth["basis[1]"]
+    np.testing.assert_allclose(one["mean"][1], 4 * one["standard_error"], rtol=1e-12)
     size = np.log(simulated(cells=10_000, genes=10).obs["size_factor"])
     assert size.mean() == pytest.approx(0, abs=1e-14)  # rounding
     # Five standard errors of an sd of 10,000 numbers.
@@ -181,6 +188,7 @@ def test_writes_to_h5ad(tmp_path):
         ({"separation": -1.0}, "separation is -1.0"),
         ({"within": np.nan}, "within is nan"),
         ({"settings": datasets.Pseudotime(mean=0.0)}, "mean is 0.0"),
+        ({"settings": datasets.Pseudotime(level_step=-1.0)}, "level_step is -1.0"),
         ({"settings": datasets.Pseudotime(length=-1.0)}, "length is -1.0"),
         ({"separation": 60.0, "cells": 20}, "clusters that are 60.0 standard errors apart do not"),
     ],

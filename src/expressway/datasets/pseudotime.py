@@ -18,6 +18,9 @@ class Pseudotime(NamedTuple):
 
     mean: float = 5.0
     """exp(level) in the middle of the levels' clusters: a geometric mean over cells."""
+    level_step: float | None = None
+    """Distance of neighbouring clusters of levels, natural log, instead of standard errors: some
+    genes are seen so much less than others that errors of all their coordinates differ."""
     dispersion: float = 0.5
     """In the middle of the clusters of log dispersion."""
     size_sd: float = 0.2
@@ -233,6 +236,7 @@ def _check(
         ("within", within, 0, np.inf),
         ("mean", settings.mean, np.finfo(float).tiny, 1e9),
         ("dispersion", settings.dispersion, np.finfo(float).tiny, 1e9),
+        ("level_step", settings.level_step or 0.0, 0, np.inf),
         ("size_sd", settings.size_sd, 0, np.inf),
         ("length", settings.length, np.finfo(float).tiny, np.inf),
     )
@@ -288,8 +292,9 @@ def _components(
     some = label[:_TYPICAL]
 
     def means(error: Float[np.ndarray, "c"]) -> list[Float[np.ndarray, "_"]]:
-        each = zip(middle, steps, error, strict=True)
-        return [m + separation * e * s for m, s, e in each]
+        far = separation * error
+        far[0] = far[0] if settings.level_step is None else settings.level_step
+        return [m + f * s for m, f, s in zip(middle, far, steps, strict=True)]
 
     error = np.full(len(steps), len(size) ** -0.5)
     for _ in range(_ROUNDS):
