@@ -43,6 +43,8 @@ class Case(NamedTuple):
 
     genes: int = 500
     cells: int = 200
+    numbers: str = "33322"
+    """Of clusters of each coordinate, a digit each."""
     separation: float = 6.0
     sizes: Literal["equal", "uneven"] = "equal"
     level_step: float | None = None
@@ -104,6 +106,7 @@ def simulated(case: Case) -> anndata.AnnData:
     return ew.datasets.simulate_pseudotime(
         case.genes,
         case.cells,
+        clusters=[int(digit) for digit in case.numbers],
         separation=case.separation,
         sizes=case.sizes,
         seed=case.seed,
@@ -149,6 +152,7 @@ def main() -> None:
     one = commands.add_parser("simulations")
     one.add_argument("--genes", type=int, nargs="+", default=[500])
     one.add_argument("--cells", type=int, nargs="+", default=[200])
+    one.add_argument("--numbers", nargs="+", default=["33322"], help="of clusters, a digit each")
     one.add_argument("--separation", type=float, nargs="+", default=[3.0, 5.0, 8.0])
     one.add_argument("--sizes", nargs="+", default=["equal"], choices=["equal", "uneven"])
     one.add_argument("--level-step", type=float, help="of levels, natural log: errors differ")
@@ -162,6 +166,7 @@ def main() -> None:
     sizes = itertools.product(
         wanted.genes,
         wanted.cells,
+        wanted.numbers,
         wanted.separation,
         wanted.sizes,
         [wanted.level_step],
@@ -171,7 +176,7 @@ def main() -> None:
     table = simulations([Case(*each) for each in sizes], ours, wanted.starts)
     if wanted.out:
         table.to_csv(wanted.out, index=False)
-    by = ["genes", "cells", "sizes", "separation", "coordinate"]
+    by = ["genes", "cells", "numbers", "sizes", "separation", "coordinate"]
     mean = table.drop(columns=["seed", "level_step"]).groupby(by, sort=False).mean()
     print("means over seeds")
     print(mean.map("{:.3f}".format).to_string())

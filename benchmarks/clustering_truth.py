@@ -56,9 +56,9 @@ def genewise(adata: anndata.AnnData) -> Fits:
 def _inverse(information: np.ndarray) -> np.ndarray:
     """Covariances; a coordinate without information has an infinite variance."""
     at = np.arange(information.shape[-1])
-    known = np.isfinite(information).all(axis=(1, 2))[:, None]
-    whole = np.where(known[:, :, None], information, np.eye(len(at)))
-    nothing = np.less_equal(whole[:, at, at], 0) | ~known
+    known = np.all(np.isfinite(information), axis=(1, 2), keepdims=True)
+    whole = np.where(known, information, np.eye(len(at)))
+    nothing = np.less_equal(whole[:, at, at], 0) | ~known[:, 0]
     whole[:, at, at] = np.where(nothing, 1.0, whole[:, at, at])
     covariance = np.linalg.inv(whole)
     covariance[:, at, at] = np.where(nothing, np.inf, covariance[:, at, at])
