@@ -3,5 +3,8 @@
 from .counts import simulate as simulate
 from .draws import Simulation as Simulation
 from .folder import data_folder as data_folder
+from .pseudotime import Pseudotime as Pseudotime
+from .pseudotime import simulate_pseudotime as simulate_pseudotime
+from .pseudotime import two_programs as two_programs
 from .timecourse import Course as Course
 from .timecourse import simulate_timecourse as simulate_timecourse
