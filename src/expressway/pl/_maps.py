@@ -12,7 +12,7 @@ from expressway._types import Float
 
 from . import _panels, _style, _ticks
 
-_NAME = 90.0  # points: longer names lose their middle
+NAME = 90.0  # points: longer names lose their middle
 _ABSENT = "#E4E4E4"
 _MARGIN = 1.6  # inches of a figure's width that are not the map's
 
@@ -105,7 +105,7 @@ def names(ax: Axes, rows: Sequence[object], columns: Sequence[object]) -> None:
     if figure.get_layout_engine() is not None:
         width = min(width, figure.get_figwidth() - _MARGIN)  # of a layout that is to come
     across, down = (
-        [_panels.shortened(_panels.written(name), _NAME, _panels.TICK) for name in part]
+        [_panels.shortened(_panels.written(name), NAME, _panels.TICK) for name in part]
         for part in (columns, rows)
     )
     widest = max((_panels.length(name, _panels.TICK) for name in across), default=0.0)
