@@ -14,6 +14,7 @@ from . import _panels, _style, _ticks
 
 NAME = 90.0  # points: longer names lose their middle
 _ABSENT = "#E4E4E4"
+_LOWEST = 1.6  # inches: the least height of a map, so that its bar has room for a title
 _MARGIN = 1.6  # inches of a figure's width that are not the map's
 
 
@@ -26,13 +27,38 @@ class Shades(NamedTuple):
     """At which end of the bar values lie beyond it, in matplotlib's words."""
 
 
-def axes(ax: Axes | None, rows: int, columns: int) -> Axes:
-    """Return the Axes given, styled, or those of a new figure for a map of this shape."""
-    if ax is not None:
-        return _style.axes(ax)
-    width = float(np.clip(_MARGIN + 0.26 * columns, 3.4, _panels.PAGE))
-    height = float(np.clip(1.3 + 0.18 * rows, 2.0, 8.5))
-    return _panels.grid(1, 1, (width, height), same_y=False)[0]
+def axes(ax: Axes | None, rows: Sequence[object], columns: Sequence[object]) -> Axes:
+    """Return the Axes given, or those of a new figure that a map fits, styled, with its names.
+
+    As many rows and columns are named as there is room for; columns upright where that is narrow.
+    """
+    texts = _texts(columns)
+    widest = max((_panels.length(text, _panels.TICK) for text in texts), default=0.0)
+    if ax is None:
+        width = float(np.clip(_MARGIN + 0.26 * len(columns), 3.4, _panels.PAGE))
+        upright = _narrow(widest, width - _MARGIN, len(columns))
+        below = (widest if upright else _panels.TICK) / 72 + 0.5
+        height = float(np.clip(0.18 * len(rows), _LOWEST, 7.2)) + below
+        (ax,) = _panels.grid(1, 1, (width, height), same_y=False)
+    else:
+        _style.axes(ax)
+        inches = ax.get_window_extent().width / _panels.whole(ax).dpi
+        upright = _narrow(widest, inches, len(columns))
+    _ticks.place(ax, "x", range(len(texts)), texts, height=upright, last=False)
+    ax.tick_params(axis="x", rotation=90 if upright else 0, length=0)
+    _ticks.place(ax, "y", range(len(rows)), _texts(rows), height=True, last=False)
+    ax.tick_params(axis="y", length=0)
+    return ax
+
+
+def _texts(names: Sequence[object]) -> list[str]:
+    """Return names as a map writes them."""
+    return [_panels.shortened(_panels.written(name), NAME, _panels.TICK) for name in names]
+
+
+def _narrow(widest: float, inches: float, n: int) -> bool:
+    """Return whether texts, one of so many points, do not fit side by side."""
+    return bool(widest + 4 > 72 * inches / max(n, 1))
 
 
 def cells(ax: Axes, value: Float[np.ndarray, "m n"], label: str) -> None:
@@ -89,28 +115,12 @@ def bar(ax: Axes, mesh: QuadMesh, shades: Shades, label: str) -> None:
     made.outline.set_visible(False)
     _ticks.numbers(made.ax, "y", shades.high)
     made.ax.tick_params(labelsize=_panels.TICK, color=_style.INK, labelcolor=_style.INK)
-    room = 72 * _panels.whole(ax).get_figheight() - 30
+    figure = _panels.whole(ax)
+    figure.draw_without_rendering()  # a layout, which the label's length will not change
+    room = made.ax.get_window_extent().height * 72 / figure.dpi
     made.set_label(
         _panels.shortened(label, room, _panels.TITLE),
         fontsize=_panels.TITLE,
         color=_style.INK,
         parse_math=False,
     )
-
-
-def names(ax: Axes, rows: Sequence[object], columns: Sequence[object]) -> None:
-    """Name rows and columns, as many as there is room for; upright where that is narrow."""
-    figure = _panels.whole(ax)
-    width = ax.get_window_extent().width / figure.dpi
-    if figure.get_layout_engine() is not None:
-        width = min(width, figure.get_figwidth() - _MARGIN)  # of a layout that is to come
-    across, down = (
-        [_panels.shortened(_panels.written(name), NAME, _panels.TICK) for name in part]
-        for part in (columns, rows)
-    )
-    widest = max((_panels.length(name, _panels.TICK) for name in across), default=0.0)
-    upright = bool(widest + 4 > 72 * width / max(len(across), 1))
-    _ticks.place(ax, "x", range(len(across)), across, height=upright, last=False)
-    ax.tick_params(axis="x", rotation=90 if upright else 0, length=0)
-    _ticks.place(ax, "y", range(len(down)), down, height=True, last=False)
-    ax.tick_params(axis="y", length=0)

@@ -60,10 +60,9 @@ def cluster_influence(
 
     left, clusters = _sorted(rows, "left_out"), _sorted(rows, "cluster")
     shift = _matrix(rows, left, clusters)
-    ax = _maps.axes(ax, len(clusters), len(left))
-    _maps.cells(ax, shift, label)
-    _maps.names(ax, clusters, left)
+    ax = _maps.axes(ax, clusters, left)
     _style.titles(ax, f"{kind} left out", "cluster")
+    _maps.cells(ax, shift, label)
     return ax
 
 

@@ -33,8 +33,8 @@ def co_clustering(
 ) -> Axes:
     """Axes with a map of the probability that two genes share a module, genes by module.
 
-    It is r_g·r_h, with r_g the probabilities of the gene's modules: those of two different genes
-    are taken as independent; a gene shares its own with certainty. Modules come by number and
+    It is r_g·r_h, with r_g the probabilities of the gene's modules: those of two genes are taken
+    as independent. The diagonal is of two genes like this one. Modules come by number and
     are parted by lines; within one, the genes that share most with it come first. Of more than
     400 genes about 400 are drawn, evenly chosen, of each module in proportion to its size and one
     at least.
@@ -58,7 +58,6 @@ def co_clustering(
     found = _ordered(np.asarray(probabilities, dtype=float), labels)
     drawn = _some(found)
     shared = np.clip(drawn.probability @ drawn.probability.T, 0.0, 1.0)
-    np.fill_diagonal(shared, 1.0)
 
     if ax is None:
         (ax,) = _panels.grid(1, 1, _SIZE, same_y=False)
@@ -66,11 +65,10 @@ def co_clustering(
         _style.axes(ax)
     shades = _maps.Shades(0.0, 1.0)
     mesh = _maps.squares(ax, shared, shades)
-    _maps.bar(ax, mesh, shades, "probability of the same module")
     n = len(shared)
     bounds = np.flatnonzero(np.diff(drawn.module)) + 0.5
     for draw in (ax.hlines, ax.vlines):
-        draw(bounds, -0.5, n - 0.5, color=_style.INK, linewidth=0.4, zorder=3)
+        draw(bounds, -0.5, n - 0.5, color=_style.INK, linewidth=0.3, alpha=0.6, zorder=3)
     edges = np.concatenate([[-0.5], bounds, [n - 0.5]])
     texts = [
         _panels.shortened(_panels.written(name), _maps.NAME, _panels.TICK) for name in found.names
@@ -81,6 +79,7 @@ def co_clustering(
     total = len(found.module)
     genes = f"{total:,} gene" + ("s" if total != 1 else "")
     _style.titles(ax, genes if n == total else f"{n:,} of {genes}", "module")
+    _maps.bar(ax, mesh, shades, "probability of the same module")
     return ax
 
 
@@ -88,24 +87,24 @@ def _ordered(
     probability: Float[np.ndarray, "g k"], labels: pd.Series | np.ndarray | None
 ) -> _Genes:
     """Return the genes with a module, sorted by it; first those that share most with the others."""
-    known = np.isfinite(probability).all(axis=1)
+    total = len(probability)
+    known = np.asarray(np.isfinite(probability).all(axis=1))
     if labels is None:
-        label = np.full(len(known), np.nan, dtype=object)
+        label = np.full(total, np.nan, dtype=object)
         if probability.shape[1]:
             label[known] = np.argmax(probability[known], axis=1) + 1
     else:
-        label = np.asarray(labels, dtype=object)
-        if len(label) != len(known):
+        label = np.array(labels, dtype=object)
+        if len(label) != total:
             message = (
-                f"there are {len(label)} labels of {len(known)} genes; each gene needs one. Pass "
+                f"there are {len(label)} labels of {total} genes; each gene needs one. Pass "
                 "them in the order of the rows of the probabilities."
             )
             raise ValueError(message)
     known &= ~pd.isna(label)
     if not known.any():
         message = (
-            f"none of {len(known)} genes has a module and probabilities; one gene at least needs "
-            "them."
+            f"none of {total} genes has a module and probabilities; one gene at least needs them."
         )
         raise ValueError(message)
     probability = probability[known]

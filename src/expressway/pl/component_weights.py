@@ -12,11 +12,11 @@ from expressway._types import Bool, Float
 from . import _lines, _panels, _style, _ticks
 
 # Inches, by columns.
-_WIDTH = {1: 4.2, 2: 5.8, 3: _panels.PAGE, 4: _panels.PAGE}
-_HEIGHT = {1: 3.0, 2: 2.2, 3: 1.9, 4: 1.6}
-_REACH = 3.0  # how far a spread is drawn, in standard deviations
-_SHOWN = 2.0  # and how far the axis goes for it
-_BELL = np.linspace(-_REACH, _REACH, 61)
+_COLUMNS = 3
+_WIDTH = {1: 4.2, 2: 5.8, 3: _panels.PAGE}
+_HEIGHT = {1: 3.0, 2: 2.2, 3: 1.7}
+_REACH = 3.0  # how far the axis goes for a spread, in standard deviations
+_BELL = np.linspace(-4, 4, 81)  # and how far it is drawn, so that no step is seen
 _UP = 2.0  # points from an interval to its component's number
 
 
@@ -32,7 +32,7 @@ def component_weights(
     its weight. Components that expect less than one gene are not drawn: the title says how many
     are, and the weight that remains for all others, those beyond the table too. Numbers are those
     of the components; one that would be over another is left out. The axis of means goes as far
-    as the components' two standard deviations, where that is not beyond their means' range by
+    as the components' three standard deviations, where that is not beyond their means' range by
     more than this range.
 
     Parameters
@@ -63,7 +63,7 @@ def component_weights(
         raise ValueError(message)
 
     names = _panels.distinct(rows, "coefficient")
-    columns = _panels.columns_for(len(names), 4)
+    columns = _panels.columns_for(len(names), _COLUMNS)
     size = (_WIDTH[columns], -(-len(names) // columns) * _HEIGHT[columns] + 0.4)
     panels = _panels.grid(len(names), columns, size, same_y=True)
     parts = [_panels.where(rows, "coefficient", name) for name in names]
@@ -77,7 +77,7 @@ def component_weights(
         ax.tick_params(labelbottom=True)
         for i in np.argsort(-_panels.number(drawn, "sd"), kind="stable"):
             _component(ax, drawn.iloc[int(i)], _panels.look(int(i)))
-        _panels.title(ax, _title(str(name), drawn), size[0] / columns - 0.25)
+        _panels.title(ax, _title(str(name), drawn), size[0] / columns - 0.35)
     _panels.axis_titles(panels[0], xlabel, "weight")
     _panels.settle(panels[0])
     for ax, part, keep in zip(panels, parts, kept, strict=True):
@@ -108,7 +108,7 @@ def _title(name: str, drawn: pd.DataFrame) -> str:
 def _across(ax: Axes, drawn: pd.DataFrame) -> None:
     """Set the limits of the means."""
     mean, sd = _panels.number(drawn, "mean"), _panels.number(drawn, "sd")
-    outer = [mean - _SHOWN * sd, mean + _SHOWN * sd]
+    outer = [mean - _REACH * sd, mean + _REACH * sd]
     # One mean alone has no range: its spread is it then.
     alone = len(np.unique(mean[np.isfinite(mean)])) < 2
     inner = np.concatenate(outer if alone else [mean])

@@ -5,10 +5,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from expressway._types import Float
 
-from . import _panels, _style, _ticks
+from . import _panels, _style
 
 _SIZE = (4.8, 2.3)  # inches, of a panel
 
@@ -99,7 +100,7 @@ def elbo(table: pd.DataFrame) -> np.ndarray:
         for at in step[event == "refresh"]:
             ax.axvline(at, color=_style.MUTED, linewidth=0.6, linestyle=(0, (1.2, 1.2)), zorder=0)
         _panels.title(ax, f"ELBO {name}", _SIZE[0] - 0.6)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
     _panels.axis_titles(top, "step", "ELBO (natural logarithm)")
     present = [mark for name, mark in _EVENTS.items() if np.any(event == name)]
     if present:
@@ -116,4 +117,9 @@ def _height(ax: Axes, value: Float[np.ndarray, "_"]) -> None:
     margin = 0.08 * (value.max() - low) or 1.0
     ax.set_ylim(low - margin, value.max() + margin)
     ax.locator_params(axis="y", nbins=5)
-    _ticks.numbers(ax, "y", float(np.abs(value).max()))
+    ax.yaxis.set_major_formatter(_in_full)
+
+
+def _in_full(value: float, _: float | int | None = None) -> str:
+    """Return a number as a tick writes it: a million that rises by tens needs all its digits."""
+    return f"{value:,.10g}".replace("-", "\N{MINUS SIGN}")

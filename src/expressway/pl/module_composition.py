@@ -43,8 +43,7 @@ def module_composition(
             "columns; it needs one module and one cell type at least."
         )
         raise ValueError(message)
-    ax = _maps.axes(ax, *table.shape)
-    _maps.cells(ax, table.to_numpy(dtype=float, na_value=np.nan), label)
-    _maps.names(ax, list(table.index), list(table.columns))
+    ax = _maps.axes(ax, list(table.index), list(table.columns))
     _style.titles(ax, xlabel, "module")
+    _maps.cells(ax, table.to_numpy(dtype=float, na_value=np.nan), label)
     return ax
