@@ -81,11 +81,13 @@ def _draw(ax: Axes, part: pd.DataFrame, *, share: bool) -> Bool[np.ndarray, "g"]
     ax.set_aspect("equal")
     ax.set_xlim(low - margin, edge + margin)
     ax.set_ylim(low - margin, edge + margin)
-    ax.plot([low, high], [low, high], color=_style.INK, linewidth=0.7, zorder=3)
+    ax.plot([low, high], [low, high], color=_style.INK, linewidth=0.5, zorder=3)
 
     ends = np.stack([np.column_stack([expected, lower]), np.column_stack([expected, upper])], 1)
     how = {"colors": _style.SECOND, "linewidths": 0.7, "alpha": 0.8, "rasterized": True}
-    ax.add_collection(LineCollection(list(ends[some]), **how, zorder=2.5))
+    # Under the genes, where these are few; many would hide them.
+    over = 2.5 if len(part) > _DRAWN else 1.5
+    ax.add_collection(LineCollection(list(ends[some]), **how, zorder=over))
     x, y = (np.where(value > top, edge, value) for value in (expected, observed))
     for colour, chosen in ((_style.MUTED, ~outside), (_style.ACCENT, outside)):
         cloud = _style.Cloud(x[chosen], y[chosen], np.where(far, "^", "o")[chosen])
