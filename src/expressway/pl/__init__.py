@@ -7,9 +7,15 @@ No pyplot and no global state: safe without a display and in threads. Save with
 from .basis import basis as basis
 from .cluster_influence import cluster_influence as cluster_influence
 from .clusters import clusters as clusters
+from .co_clustering import co_clustering as co_clustering
+from .component_weights import component_weights as component_weights
 from .cross_validation import cross_validation as cross_validation
 from .curves import curves as curves
 from .dispersion import dispersion as dispersion
+from .elbo import elbo as elbo
 from .fold_errors import fold_errors as fold_errors
 from .ma import ma as ma
+from .module_composition import module_composition as module_composition
+from .modules import modules as modules
+from .predictive import predictive as predictive
 from .volcano import volcano as volcano

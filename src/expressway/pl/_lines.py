@@ -146,6 +146,6 @@ def limits(ax: Axes, ends: Float[np.ndarray, "2"]) -> None:
     _ticks.numbers(ax, "y", float(np.abs(ends).max()))
 
 
-def zero(ax: Axes) -> None:
+def zero(ax: Axes, at: float = 0.0) -> None:
     """Draw the line of no change."""
-    ax.axhline(0, color=_style.MUTED, linewidth=0.6, zorder=0)
+    ax.axhline(at, color=_style.MUTED, linewidth=0.6, zorder=0)

@@ -1,0 +1,126 @@
+"""Maps of colours: cells, the names of rows and columns, and the bar."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import Normalize
+
+from expressway._types import Float
+
+from . import _panels, _style, _ticks
+
+NAME = 90.0  # points: longer names lose their middle
+_ABSENT = "#E4E4E4"
+_LOWEST = 1.6  # inches: the least height of a map, so that its bar has room for a title
+_MARGIN = 1.6  # inches of a figure's width that are not the map's
+
+
+class Shades(NamedTuple):
+    """From the colour of the lowest value shown to that of the largest."""
+
+    low: float
+    high: float
+    extend: str = "neither"
+    """At which end of the bar values lie beyond it, in matplotlib's words."""
+
+
+def axes(ax: Axes | None, rows: Sequence[object], columns: Sequence[object]) -> Axes:
+    """Return the Axes given, or those of a new figure that a map fits, styled, with its names.
+
+    As many rows and columns are named as there is room for; columns upright where that is narrow.
+    """
+    texts = _texts(columns)
+    widest = max((_panels.length(text, _panels.TICK) for text in texts), default=0.0)
+    if ax is None:
+        width = float(np.clip(_MARGIN + 0.26 * len(columns), 3.4, _panels.PAGE))
+        upright = _narrow(widest, width - _MARGIN, len(columns))
+        below = (widest if upright else _panels.TICK) / 72 + 0.5
+        height = float(np.clip(0.18 * len(rows), _LOWEST, 7.2)) + below
+        (ax,) = _panels.grid(1, 1, (width, height), same_y=False)
+    else:
+        _style.axes(ax)
+        inches = ax.get_window_extent().width / _panels.whole(ax).dpi
+        upright = _narrow(widest, inches, len(columns))
+    _ticks.place(ax, "x", range(len(texts)), texts, height=upright, last=False)
+    ax.tick_params(axis="x", rotation=90 if upright else 0, length=0)
+    _ticks.place(ax, "y", range(len(rows)), _texts(rows), height=True, last=False)
+    ax.tick_params(axis="y", length=0)
+    return ax
+
+
+def _texts(names: Sequence[object]) -> list[str]:
+    """Return names as a map writes them."""
+    return [_panels.shortened(_panels.written(name), NAME, _panels.TICK) for name in names]
+
+
+def _narrow(widest: float, inches: float, n: int) -> bool:
+    """Return whether texts, one of so many points, do not fit side by side."""
+    return bool(widest + 4 > 72 * inches / max(n, 1))
+
+
+def cells(ax: Axes, value: Float[np.ndarray, "m n"], label: str) -> None:
+    """Draw a map and its bar: values of both signs about a white zero; grey where there is none.
+
+    A few values that are more than three times as large as all others have the last colour of the
+    bar, which then says how large the largest is.
+    """
+    known = np.abs(value[np.isfinite(value)])
+    signed = bool(np.any(value < 0))
+    top = _panels.ceiling(np.append(known, 0.0))
+    largest = known.max(initial=0.0)
+    end = float(min(top, largest)) or 1.0
+    clipped = end < largest
+    extend = ("both" if signed else "max") if clipped else "neither"
+    shades = Shades(-end if signed else 0.0, end, extend)
+    mesh = squares(ax, value, shades, rim=0.3)
+    text = f"{label}; largest {_ticks.brief(largest)}" if clipped else label
+    bar(ax, mesh, shades, text)
+
+
+def squares(
+    ax: Axes, value: Float[np.ndarray, "m n"], shades: Shades, *, rim: float = 0.0
+) -> QuadMesh:
+    """Draw the cells of a map, the first row on top, with a white rim of so many points."""
+    ax.set_facecolor(_ABSENT)
+    mesh = ax.pcolormesh(
+        np.arange(value.shape[1] + 1) - 0.5,
+        np.arange(value.shape[0] + 1) - 0.5,
+        np.ma.masked_invalid(value),
+        cmap="RdBu_r" if shades.low < 0 else "YlGnBu",
+        norm=Normalize(shades.low, shades.high),
+        edgecolors="white" if rim else "none",
+        linewidth=rim,
+        rasterized=True,
+    )
+    ax.set_xlim(-0.5, value.shape[1] - 0.5)
+    ax.set_ylim(value.shape[0] - 0.5, -0.5)
+    ax.spines[:].set_visible(False)
+    return mesh
+
+
+def bar(ax: Axes, mesh: QuadMesh, shades: Shades, label: str) -> None:
+    """Draw the bar of a map's colours."""
+    made = _panels.whole(ax).colorbar(
+        mesh,
+        ax=ax,
+        extend=shades.extend,
+        extendfrac=0.03,
+        fraction=0.06,
+        pad=0.03,
+        aspect=18,
+    )
+    made.outline.set_visible(False)
+    _ticks.numbers(made.ax, "y", shades.high)
+    made.ax.tick_params(labelsize=_panels.TICK, color=_style.INK, labelcolor=_style.INK)
+    figure = _panels.whole(ax)
+    figure.draw_without_rendering()  # a layout, which the label's length will not change
+    room = made.ax.get_window_extent().height * 72 / figure.dpi
+    made.set_label(
+        _panels.shortened(label, room, _panels.TITLE),
+        fontsize=_panels.TITLE,
+        color=_style.INK,
+        parse_math=False,
+    )
