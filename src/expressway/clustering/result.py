@@ -233,7 +233,7 @@ class Clusters:
             name: len(tables.ordered(block))
             for name, block in zip(self.data.names, self.found.mixtures.blocks, strict=True)
         }
-        return found | {"modules": int(np.sum(self.together.blocks[0].state.totals.size > COUNTED))}
+        return found | {"modules": len(tables.ordered(self.together.blocks[0]))}
 
     def full(self) -> list[str]:
         """Mixtures that use all the components they may have."""
