@@ -21,8 +21,8 @@ from .split_merge import Failed, search
 
 # Cycles of one block before the others are seen again; a handful, as their means move little.
 CYCLES = 8
-# Sweeps over blocks, at most.
-SWEEPS = 200
+# Sweeps over blocks, at most, and where there are no moves: then more will follow.
+SWEEPS, FEW = 200, 10
 # Nats that a sweep must bring for another to follow.
 ENOUGH = 0.02
 # Components of a random start, at most.
@@ -268,7 +268,7 @@ def fit(
     rng = np.random.default_rng(start.seed)
     trace = [("start", _elbo(blocks, moved, mean))]
     failed: list[Failed] = [[] for _ in blocks]
-    for _ in range(SWEEPS):
+    for _ in range(SWEEPS if moves else FEW):
         before = trace[-1][1]
         _sweep(blocks, moved, mean)
         trace.append(("sweep", _elbo(blocks, moved, mean)))
