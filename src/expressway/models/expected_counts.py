@@ -109,7 +109,7 @@ def expected(
 
 def some(of: Counts, genes: Int[np.ndarray, "m"]) -> Counts:
     """Of some genes."""
-    places = [np.arange(of.start[g], of.start[g + 1]) for g in genes]
+    places = [np.arange(int(of.start[g]), int(of.start[g + 1])) for g in genes]
     flat = np.concatenate([np.zeros(0, int), *places])
     start = np.concatenate([[0], np.cumsum([len(place) for place in places])]).astype(int)
     return of._replace(
