@@ -16,7 +16,7 @@ from expressway.core.threads import one_each
 from expressway.models.dirichlet import Prior
 from expressway.models.expected_counts import Counts
 from expressway.models.gene_clusters import Clustered
-from expressway.models.gene_mixtures import Mixtures, Starts, covariance, fit
+from expressway.models.gene_mixtures import Mixtures, Starts, covariance, fit, model
 
 from . import steps, tables
 from .steps import Data, Settings
@@ -46,9 +46,8 @@ def joined(
         _, label = np.unique(label * (best.max() + 1) + best, return_inverse=True)
     return fit(
         each.sites,
-        (own, *((i,) for i in alone)),
-        priors,
-        start=Starts(max(settings.starts // 4, 1), settings.seed),
+        model(data.sites, (own, *((i,) for i in alone)), priors),
+        Starts(max(settings.starts // 4, 1), settings.seed),
         warm=warm,
         labels=label.reshape(-1),
     )
@@ -231,13 +230,8 @@ class Clusters:
         }
         given = steps.priors(named, self.data.names, self.data.shape)
         old = self.found
-        mixtures = fit(
-            old.sites,
-            blocks(self.data),
-            given,
-            start=Starts(seed=self.settings.seed),
-            warm=old.mixtures,
-        )
+        of = model(self.data.sites, blocks(self.data), given)
+        mixtures = fit(old.sites, of, Starts(seed=self.settings.seed), warm=old.mixtures)
         told = tuple((kind, value, np.nan) for kind, value in mixtures.trace)
         each = old._replace(mixtures=mixtures, bounds=told)
         return replace(self, priors=given, found=each, stale=True)

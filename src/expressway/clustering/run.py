@@ -11,7 +11,7 @@ from expressway import io
 from expressway.core.threads import one_each
 from expressway.models.dirichlet import Prior
 from expressway.models.gene_clusters import cluster
-from expressway.models.gene_mixtures import Starts
+from expressway.models.gene_mixtures import Starts, model
 
 from . import steps
 from .result import Clusters, blocks, joined
@@ -85,10 +85,9 @@ def analyse(
         each = cluster(
             table if plain else None,
             sites,
-            blocks(data),
-            given,
-            start=Starts(settings.starts, settings.seed),
-            rounds=settings.rounds,
+            model(sites, blocks(data), given),
+            Starts(settings.starts, settings.seed),
+            settings.rounds,
         )
     with clock.stage("modules"):
         together = joined(data, each, given, settings)

@@ -15,9 +15,8 @@ import numpy as np
 
 from expressway._types import Float
 
-from .dirichlet import Prior
 from .expected_counts import Counts, Expected, expected, some
-from .gene_mixtures import Mixtures, Sites, Starts, fit
+from .gene_mixtures import Mixtures, Model, Sites, Starts, fit
 
 # Rounds of refreshing, at most, and how often one is repeated with shorter steps.
 ROUNDS, SHORTER = 12, 4
@@ -74,9 +73,7 @@ def refreshed(at: Expected, mean: Float[np.ndarray, "g c"]) -> Sites:
 def cluster(
     of: Counts | None,
     sites: Sites,
-    blocks: tuple[tuple[int, ...], ...],
-    priors: tuple[Prior, ...],
-    *,
+    model: Model,
     start: Starts,
     rounds: int = ROUNDS,
 ) -> Clustered:
@@ -88,12 +85,14 @@ def cluster(
         Counts, for refreshing; None for the two steps alone.
     sites
         Gaussian likelihoods from the gene-wise fits.
-    blocks, priors, start
-        As for `gene_mixtures.fit`.
+    model
+        Blocks of one coordinate, of which expectations take the variances alone, and priors.
+    start
+        Searches of each block.
     rounds
         Of refreshing, at most.
     """
-    found = first = fit(sites, blocks, priors, start=start)
+    found = first = fit(sites, model, start)
     told = [(kind, value, np.nan) for kind, value in found.trace]
     if of is None or not rounds:
         return Clustered(sites, found, tuple(told), first)
@@ -108,13 +107,14 @@ def cluster(
         toward = refreshed(at, found.mean)
         for _ in range(SHORTER):
             next_sites = _between(sites, toward, pace)
-            trial = fit(next_sites, blocks, priors, start=start, warm=found, moves=moves)
+            trial = fit(next_sites, model, start, warm=found, moves=moves)
             ahead, there = _followed(of, around, trial)
             trial_own = there.value + trial.inner()
             trial_bound = float(np.sum(trial_own)) - trial.divergence()
             if trial_bound > bound:
                 break
-            pace = np.where(trial_own >= own, pace, 0.5 * pace)
+            worse = ~(trial_own >= own)
+            pace = np.where(worse | ~np.any(worse), 0.5 * pace, pace)
         else:
             if moves:
                 break

@@ -55,6 +55,15 @@ class Sites(NamedTuple):
         return self._replace(field=self.field - self.precision @ center)
 
 
+class Model(NamedTuple):
+    """Which coordinates share a label, and the mixtures' priors."""
+
+    center: Float[np.ndarray, "c"]
+    """Taken off all values: components' means are relative to it."""
+    blocks: tuple[tuple[int, ...], ...]
+    bases: tuple[Base, ...]
+
+
 class Starts(NamedTuple):
     """Searches from which the best is taken, for each block."""
 
@@ -101,19 +110,19 @@ class Mixtures(NamedTuple):
         return np.sum([block.inner for block in self.blocks], axis=0)
 
 
-def centers(sites: Sites) -> Float[np.ndarray, "c"]:
-    """Where estimates lie: their medians over genes with a usual standard error."""
-    at, error = sites.estimates()
-    return _over_genes(at, error)[0]
-
-
 def _over_genes(
     at: Float[np.ndarray, "g c"], error: Float[np.ndarray, "g c"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Median, standard deviation and median error of each coordinate's estimates."""
+    """Median, standard deviation and usual error of each coordinate's estimates.
+
+    The usual error is the median over genes that count by 1 / error: where most know nothing, it is
+    that of those that do.
+    """
     found = []
     for value, own in zip(at.T, error.T, strict=True):
-        typical = np.median(own)
+        order = np.argsort(own, kind="stable")
+        weight = np.cumsum(1.0 / own[order])
+        typical = own[order[np.searchsorted(weight, 0.5 * weight[-1])]]
         some = own <= VAGUE * typical
         center = np.median(value[some])
         # From quartiles, where a few estimates are at a bound; 1.349 is their distance in a normal.
@@ -124,27 +133,20 @@ def _over_genes(
     return center, spread, typical
 
 
-def bases(
-    sites: Sites,
-    blocks: tuple[tuple[int, ...], ...],
-    priors: tuple[Prior, ...],
-    center: Float[np.ndarray, "c"],
-) -> tuple[Base, ...]:
-    """Priors in numbers.
+def model(sites: Sites, blocks: tuple[tuple[int, ...], ...], priors: tuple[Prior, ...]) -> Model:
+    """Blocks and their priors in numbers.
 
     Parameters
     ----------
     sites
-        Of the genes.
+        From gene-wise fits: what a prior leaves open is taken from these.
     blocks
         Coordinates of each.
     priors
         Of each coordinate; truncation and concentration of a block are those of its first.
-    center
-        Taken off all values.
     """
-    where, spread, error = _over_genes(*sites.estimates())
-    mean = np.array([w if p.mean is None else p.mean for p, w in zip(priors, where, strict=True)])
+    center, spread, error = _over_genes(*sites.estimates())
+    mean = np.array([w if p.mean is None else p.mean for p, w in zip(priors, center, strict=True)])
     sd = np.array(
         [2.0 * w if p.mean_sd is None else p.mean_sd for p, w in zip(priors, spread, strict=True)]
     )
@@ -156,17 +158,10 @@ def bases(
     for block in blocks:
         own, first = list(block), priors[block[0]]
         concentration = (first.concentration_shape, first.concentration_rate)
-        found.append(
-            Base(
-                first.truncation,
-                concentration,
-                (mean - center)[own],
-                1.0 / sd[own] ** 2,
-                shape[own],
-                rate[own],
-            )
-        )
-    return tuple(found)
+        at = (mean - center)[own]
+        precision = 1.0 / sd[own] ** 2
+        found.append(Base(first.truncation, concentration, at, precision, shape[own], rate[own]))
+    return Model(center, blocks, tuple(found))
 
 
 def seen_by(block: tuple[int, ...], sites: Sites, mean: Float[np.ndarray, "g c"]) -> Seen:
@@ -217,10 +212,9 @@ def _elbo(blocks: list[Block], sites: Sites, mean: Float[np.ndarray, "g c"]) -> 
 
 def fit(
     sites: Sites,
-    given: tuple[tuple[int, ...], ...],
-    priors: tuple[Prior, ...],
-    *,
+    of: Model,
     start: Starts,
+    *,
     warm: Mixtures | None = None,
     labels: Int[np.ndarray, "g"] | None = None,
     moves: bool = True,
@@ -231,10 +225,8 @@ def fit(
     ----------
     sites
         Likelihoods of the genes' values.
-    given
-        Coordinates of each block.
-    priors
-        Of each coordinate.
+    of
+        Blocks, which cover all coordinates, and priors.
     start
         Searches of each block.
     warm
@@ -244,9 +236,8 @@ def fit(
     moves
         Whether components are split and merged on the way.
     """
-    center = centers(sites) if warm is None else warm.center
+    center, given, base = of
     moved = sites.shifted(center)
-    base = bases(sites, given, priors, center)
     told: list[tuple[int, int, float, int]] = []
     if warm is None:
         at, error = moved.estimates()
@@ -262,8 +253,7 @@ def fit(
         blocks = []
         for block, old, b in zip(given, warm.blocks, base, strict=True):
             seen = seen_by(block, moved, mean)
-            state = begin(_fitting(old.state, b.truncation).totals, seen, b)
-            blocks.append(_block(block, b, state, seen))
+            blocks.append(_block(block, b, _warm(old.state, seen, b), seen))
     mean = _means(blocks, mean)
     rng = np.random.default_rng(start.seed)
     trace = [("start", _elbo(blocks, moved, mean))]
@@ -285,20 +275,20 @@ def fit(
     )
 
 
-def _fitting(state: Mixed, truncation: int) -> Mixed:
-    """A mixture with its components cut, or room for more; those cut are joined to the last."""
-    totals = state.totals
-    have = len(totals.size)
-    if have == truncation:
-        return state
+def _warm(state: Mixed, seen: Seen, base: Base) -> Mixed:
+    """A mixture gone on from; components beyond the truncation are joined to the last."""
+    have, room = len(state.totals.size), base.truncation
+    if have == room:
+        return judged(state.totals, seen, base, state.components.precision, state.concentration)
+    order = state.totals.order()
     parts = []
-    for part in totals:
-        new = np.zeros((truncation, *part.shape[1:]))
-        keep = min(have, truncation)
-        new[:keep] = part[:keep]
-        new[keep - 1] += np.sum(part[keep:], axis=0)
+    for part in state.totals:
+        new = np.zeros((room, *part.shape[1:]))
+        keep = min(have, room)
+        new[:keep] = part[order[:keep]]
+        new[keep - 1] += np.sum(part[order[keep:]], axis=0)
         parts.append(new)
-    return state._replace(totals=type(totals)(*parts))
+    return begin(type(state.totals)(*parts), seen, base)
 
 
 def _first(

@@ -18,18 +18,21 @@ from .mixture_ascent import EMPTY, Mixed, begin, climb, empty
 LONG = 400
 # A component of fewer genes is not split.
 FEWEST = 4.0
-# What a bound must rise by for a move to be taken, in nats: more than sums of 1e5 terms round.
-RISE = 1e-3
+# What a bound must rise by for a move to be taken, in nats: less may be what some more cycles bring
+# without it.
+RISE = 0.5
 # Moves whose bound on the genes concerned, with the sticks of two components alone, loses more than
 # this are not tried on all genes: the other sticks do not change it by as much.
 HOPELESS = -1.0
 # Genes from which cuts are proposed.
 PROPOSE = 3000
+# Nats that a cycle of a trial must bring for another to follow.
+SLOW = 3e-3
 # Cycles of a proposal, how many of them go on, and for how long.
 GLANCE, PROMISING, SHORT = 2, 2, 8
 # Cycles of a trial on all genes, each with how many nats it may then be behind to go on; and of
 # what was accepted.
-TRIALS, AFTER = ((2, 8.0), (4, 2.0), (8, 0.5), (30, 0.0)), 6
+TRIALS, AFTER = ((2, 8.0), (4, 2.0), (8, 1.0), (100, 0.0)), 6
 # Genes whose responsibility is below this do not take part in a proposal.
 CONCERNED = 0.02
 CUTS = np.array([0.08, 0.25, 0.5, 0.75, 0.92])
@@ -139,7 +142,7 @@ def _tried(state: Mixed, moves: list[Move], seen: Seen, base: Base) -> Mixed | N
                 part[place] = own[i]
     trial = begin(totals, seen, base)
     for cycles, behind in TRIALS:
-        trial = climb(trial, seen, base, cycles)
+        trial = climb(trial, seen, base, cycles, SLOW)
         if trial.elbo > state.elbo + RISE:
             return climb(trial, seen, base, AFTER)
         if trial.elbo < state.elbo - behind:
@@ -178,7 +181,7 @@ def _splits(
     r = values(state.components, seen, state.active()).responsibility
     pair = base._replace(truncation=2)
     found = []
-    for j in state.active():
+    for j in state.active().tolist():
         if state.totals.size[j] < FEWEST or _known(_signature(state, (j,)), failed):
             continue
         genes = _concerned(r, (j,), seen, rng)
@@ -197,7 +200,7 @@ def _splits(
         best: Move | None = None
         for two in ends:
             if best is None or two.elbo - one.elbo > best.gain:
-                best = Move((int(j),), two.totals, two.elbo - one.elbo)
+                best = Move((j,), two.totals, two.elbo - one.elbo)
         if best is not None:
             found.append(best)
     return sorted(found, key=lambda move: -move.gain)
