@@ -30,7 +30,7 @@ def log_sticks(q: Components) -> np.ndarray:
     return np.array([(own[j] if j < len(own) else 0.0) + sum(rest[:j]) for j in range(len(q.mean))])
 
 
-def best(q: Components, seen: Seen) -> Labelled:
+def best(q: Components, seen: Seen, active: np.ndarray | None = None) -> Labelled:
     """The best q(x, z) for given components: Bayes's rule, a gene and component at a time."""
     g, (j, d) = len(seen.weight), q.mean.shape
     log = np.zeros((g, j))
@@ -46,6 +46,8 @@ def best(q: Components, seen: Seen) -> Labelled:
             log[a, b] = pi[b] - 0.5 * np.linalg.slogdet(precision)[1] + 0.5 * h @ mean[a, b]
             log_s = digamma(q.shape[b]) - np.log(q.rate[b])
             log[a, b] += 0.5 * np.sum(log_s - s * (q.mean[b] ** 2 + q.variance[b]))
+    if active is not None:
+        log[:, np.setdiff1d(np.arange(j), active)] = -np.inf
     r = np.exp(log - log.max(axis=1, keepdims=True))
     return Labelled(r / r.sum(axis=1, keepdims=True), mean, covariance)
 
