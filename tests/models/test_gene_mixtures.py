@@ -115,7 +115,7 @@ def partition(p: int, rng: np.random.Generator) -> tuple[tuple[int, ...], ...]:
 @pytest.mark.parametrize("seed", range(30))
 def test_the_bound_never_falls(seed):
     rng = np.random.default_rng(seed)
-    g = [1, 2, 3, 12, 40][seed % 5]
+    g = [1, 2, 3, 12, 25][seed % 5]
     p = int(rng.integers(1, 5))
     of, blocks = sites(g, p, rng), partition(p, rng)
     truncation = [1, 2, 30][seed % 3]
@@ -125,7 +125,7 @@ def test_the_bound_never_falls(seed):
         Prior(truncation, 0.2, 5.0, 1.0, 3.0, 0.6, 0.01),
     ]
     priors = tuple(some[int(rng.integers(3))] for _ in range(p))
-    found = fit(of, blocks, priors, starts=int(rng.integers(1, 4)), seed=seed)
+    found = fit(of, blocks, priors, starts=int(rng.integers(1, 3)), seed=seed)
     trace = np.array([value for _, value in found.trace])
     assert np.all(np.isfinite(trace))
     assert np.min(np.diff(trace), initial=0.0) > -DROPPED
@@ -183,10 +183,10 @@ def test_clusters_are_found(k, separation):
 
 
 def test_order_place_and_scale_do_not_matter():
-    of, _, _, _ = data(4, 6, seed=1, g=150)
+    of, _, _, _ = data(4, 6, seed=1, g=80)
     priors = (Prior(),)
     one = fit(of, ((0,),), priors, starts=1, seed=0)
-    order = np.random.default_rng(0).permutation(150)
+    order = np.random.default_rng(0).permutation(80)
     other = fit(Sites(of.field[order], of.precision[order]), ((0,),), priors, starts=1, seed=0)
     # A start at one component takes no random number. Sums differ by rounding, and with them
     # which cycle is the last: each stops within .02 nats a sweep.
@@ -216,9 +216,9 @@ def test_a_mirror_does_not_matter():
 
 def test_blocks_without_correlation_are_alone():
     """Two coordinates that no gene correlates: each is as if fitted alone."""
-    of, _, _, _ = data(2, 8, seed=3, g=120)
-    on, _, _, _ = data(3, 8, seed=4, g=120)
-    precision = np.zeros((120, 2, 2))
+    of, _, _, _ = data(2, 8, seed=3, g=90)
+    on, _, _, _ = data(3, 8, seed=4, g=90)
+    precision = np.zeros((90, 2, 2))
     precision[:, 0, 0], precision[:, 1, 1] = of.precision[:, 0, 0], on.precision[:, 0, 0]
     both = Sites(np.column_stack([of.field, on.field]), precision)
     found = fit(both, ((0,), (1,)), (Prior(),) * 2, starts=1, seed=0)
@@ -226,8 +226,8 @@ def test_blocks_without_correlation_are_alone():
     assert found.elbo == pytest.approx(sum(one.elbo for one in alone), abs=0.02)  # ENOUGH
     np.testing.assert_array_equal(label(found, 0), label(alone[0]))
     np.testing.assert_array_equal(label(found, 1), label(alone[1]))
-    # Together, they have one label: six of them.
-    joint = fit(both, ((0, 1),), (Prior(),) * 2, starts=1, seed=0)
+    # Together, they have one label: six of them. Of one start, some are not found.
+    joint = fit(both, ((0, 1),), (Prior(),) * 2, starts=2, seed=0)
     assert len(sizes(joint)) == 6
     # A gene between two places may go either way.
     assert rand_index(label(joint), label(alone[0]) * 3 + label(alone[1])) > 0.95
@@ -260,12 +260,12 @@ def test_one_gene_far_away():
 def test_genes_without_information_take_no_component():
     """They have the weights of the others, and change nothing of them."""
     of, _, _, _ = data(3, 8, seed=5, g=100)
-    one = fit(of, ((0,),), (Prior(),), starts=2, seed=0)
+    one = fit(of, ((0,),), (Prior(),), starts=1, seed=0)
     nothing = Sites(
         np.vstack([of.field, np.zeros((30, 1))]),
         np.concatenate([of.precision, np.zeros((30, 1, 1))]),
     )
-    found = fit(nothing, ((0,),), (Prior(),), starts=2, seed=0)
+    found = fit(nothing, ((0,),), (Prior(),), starts=1, seed=0)
     assert len(sizes(found)) == 3
     assert rand_index(label(found)[:100], label(one)) == 1.0
     r = found.blocks[0].values.responsibility[:, 100:]
@@ -421,8 +421,8 @@ def test_covariance_where_there_is_none():
 
 
 def test_seeds_decide():
-    of, _, _, _ = data(3, 4, seed=6, g=100)
-    one, two = (fit(of, ((0,),), (Prior(),), starts=3, seed=7) for _ in range(2))
+    of, _, _, _ = data(3, 4, seed=6, g=60)
+    one, two = (fit(of, ((0,),), (Prior(),), starts=2, seed=7) for _ in range(2))
     assert one.trace == two.trace
     assert one.starts == two.starts
     np.testing.assert_array_equal(one.mean, two.mean)
