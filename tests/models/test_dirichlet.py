@@ -7,7 +7,7 @@ from scipy import stats
 from scipy.integrate import quad
 from scipy.special import betaln, expit
 
-from expressway.models import dirichlet
+from expressway.models import dirichlet, mixture_ascent
 from expressway.models.dirichlet import Base, Components, Seen, Totals, components, local, values
 from expressway.models.mixture_ascent import Mixed, begin, climb, judged
 
@@ -314,6 +314,25 @@ def test_accelerated_or_not_the_bound_never_falls(d):
         fast = [climb(state, genes, base, n, 0.0).elbo for n in range(1, 26, 2)]
         assert np.min(np.diff(fast)) > -1e-8
         assert fast[-1] > path[-1] - 0.5
+
+
+def test_a_bad_extrapolation_is_not_taken(monkeypatch):
+    """Wherever it leads: the cycles' own end stands."""
+
+    def astray(path: list[Mixed]) -> Totals:
+        # All means moved by a tenth: some nats worse.
+        t = path[-1].totals
+        return Totals(t.size, t.first + 0.1 * t.size[:, None], t.second)
+
+    genes, base, q = of(1, 3, g=60)
+    state = begin(local(q, genes, np.arange(3)).totals, genes, base)
+    plain = state
+    for _ in range(6):
+        plain = judged(plain.totals, genes, base, plain.components.precision, plain.concentration)
+    monkeypatch.setattr(mixture_ascent, "_extrapolated", astray)
+    path = [climb(state, genes, base, n, 0.0).elbo for n in range(1, 7)]
+    assert np.min(np.diff(path)) > -1e-8
+    assert path[-1] == pytest.approx(plain.elbo, rel=1e-12)
 
 
 def test_acceleration_goes_further():
