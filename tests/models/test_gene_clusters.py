@@ -83,7 +83,7 @@ def test_bounds_rise(found):
 
 @pytest.mark.parametrize(
     ("seed", "low", "blocks"),
-    [(1, -1.0, ALONE), (2, 0.0, ((0, 1), (2,))), (3, 4.0, ALONE), (4, -2.5, ((0, 1), (2,)))],
+    [(1, -1.0, ALONE), (3, 4.0, ALONE), (4, -2.5, ((0, 1), (2,)))],
 )
 def test_bounds_rise_for_few_counts_too(seed, low, blocks):
     """Down to genes of a count or none, whose log dispersions have no likelihood to speak of."""
