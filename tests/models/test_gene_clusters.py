@@ -9,12 +9,17 @@ from brute_mixture import rand_index
 from expressway.models import gene_clusters
 from expressway.models.dirichlet import Prior, values
 from expressway.models.expected_counts import Counts, counts, expected
-from expressway.models.gene_clusters import Clustered, cluster, definite, refreshed
-from expressway.models.gene_mixtures import Sites, seen_by
+from expressway.models.gene_clusters import Clustered, definite, refreshed
+from expressway.models.gene_mixtures import Sites, Starts, model, seen_by
 
 ALONE = ((0,), (1,), (2,))
 # Labels of components with fewer than 1e-9 genes are dropped, 30 a block: as many nats.
 DROPPED = 2e-7
+
+
+def cluster(of, sites: Sites, blocks, priors, *, starts: int, seed: int, rounds=12) -> Clustered:
+    given = model(sites, blocks, priors)
+    return gene_clusters.cluster(of, sites, given, Starts(starts, seed), rounds)
 
 
 def optimum(of: Counts, mean: np.ndarray, steps: int = 60) -> np.ndarray:
