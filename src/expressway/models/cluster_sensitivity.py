@@ -1,0 +1,413 @@
+"""How sizes of components, and who shares one, move with the prior and with each sample.
+
+The evidence lower bound of the Gaussian likelihoods, with each gene's ``q(x, z)`` at its best for
+given components (`mixture_response`), is a function of the components' parameters t alone
+(`mixture_globals`). It is solved to a certificate from where coordinate ascent stopped, and
+differentiated there by the implicit function theorem: a quantity ``Q(t, genes)`` moves with prior
+or data by its own derivative and by ``(dQ/dt) H⁻¹ (d gradient)``, H the Hessian of minus the bound.
+A size is the bound's derivative in a component's constant, and any other quantity of
+responsibilities answers like a push of constants, gene by gene; so one solve with H for each
+quantity gives a push of natural parameters whose answer by a gene's moments is the quantity's
+derivative in that gene's data (the chain rule in reverse).
+
+Held fixed: which components have genes (their number), the truncation, where the likelihood of the
+counts is expanded (the Gaussian likelihoods move with weights as sums over samples do, around the
+posterior that there is), size factors, design, and prior numbers that were taken from the data.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+
+from expressway._errors import InputError
+from expressway._types import Float
+from expressway.core import newton
+from expressway.core.functions import Closed
+from expressway.core.newton import Certificate, Point
+
+from .expected_counts import Counts
+from .gene_clusters import FLAT
+from .gene_mixtures import Mixtures, Sites
+from . import mixture_globals
+from .mixture_globals import PRIOR, Layout, layout
+from .mixture_response import (
+    Answer,
+    Curved,
+    Natural,
+    Push,
+    Rest,
+    answer,
+    at_rest,
+    curved,
+    likelihoods,
+    pushed,
+)
+from .sample_scores import derivatives, terms
+
+# Numbers of an array of a portion of the genes.
+PART = 400_000
+# Newton's steps from the end of coordinate ascent.
+STEPS = 100
+
+
+class Quantity(NamedTuple):
+    """What is differentiated."""
+
+    kind: str
+    """"genes": expected number of genes of a component; "pairs": of pairs of genes that share one;
+    "together": probability that two genes do."""
+    block: int
+    which: tuple[int, ...]
+    """The component's place, nothing, or the two genes."""
+
+
+class Sensitivity(NamedTuple):
+    """Derivatives of quantities of mixtures at an optimum of the bound."""
+
+    quantities: tuple[Quantity, ...]
+    value: Float[np.ndarray, "o"]
+    """At the optimum."""
+    prior_numbers: tuple[tuple[int, str], ...]
+    """Block and name (`mixture_globals.PRIOR`); those of a block's coordinates move together."""
+    prior: Float[np.ndarray, "o h"]
+    """Derivatives in the natural logarithm of each."""
+    weight: Float[np.ndarray, "o _"]
+    """Derivatives in each sample's weight, at 1; without columns where no counts were given."""
+    certificate: Certificate
+    gain: float
+    """Nats from the end of coordinate ascent to the optimum."""
+
+
+class Optimum(NamedTuple):
+    """Mixtures at an optimum of the bound, to a certificate."""
+
+    sites: Sites
+    """Less the center."""
+    blocks: tuple[tuple[int, ...], ...]
+    layout: Layout
+    found: newton.Found
+    gain: float
+    mean: Float[np.ndarray, "g c"]
+    """Of genes' values, less the center."""
+    naturals: tuple[Natural, ...]
+    curved: Curved
+    hessian: Float[np.ndarray, "t t"]
+    """Of minus the bound."""
+    jacobian: Float[np.ndarray, "m t"]
+    """Of natural parameters."""
+
+
+class Move(NamedTuple):
+    """Derivatives of quantities in the data of some genes.
+
+    In the field ``mean``; in the precision ``-(spread + m mean' + mean m') / 2``, m the genes' mean.
+    """
+
+    genes: slice
+    rest: Rest
+    mean: Float[np.ndarray, "o g c"]
+    spread: dict[tuple[int, int], Float[np.ndarray, "o g"]]
+    """Entries of the upper half within blocks; the others are 0."""
+
+
+def optimum(mixtures: Mixtures, sites: Sites) -> Optimum:
+    """The optimum of the bound nearest to where coordinate ascent stopped.
+
+    Parameters
+    ----------
+    mixtures
+        As `gene_mixtures.fit` found them.
+    sites
+        Likelihoods that they were found from.
+
+    Raises
+    ------
+    InputError
+        The blocks leave coordinates out.
+    Saddle, Unfinished
+        There is no optimum near: say so, and do without derivatives.
+    """
+    blocks = tuple(block.coordinates for block in mixtures.blocks)
+    width = sites.field.shape[1]
+    if sorted(c for block in blocks for c in block) != list(range(width)):
+        msg = f"blocks {blocks} of {width} coordinates; put each coordinate into one block"
+        raise InputError(msg)
+    moved = sites.shifted(mixtures.center)
+    at = layout(mixtures.blocks)
+    mean = mixtures.mean - mixtures.center  # goes along with the steps
+    last: dict[bytes, Curved] = {}
+
+    def genes(t: np.ndarray, natural: np.ndarray) -> Curved:
+        key = t.tobytes()
+        if key not in last:
+            last.clear()
+            last[key] = _genes(moved, blocks, at, natural, mean)
+        return last[key]
+
+    def value_gradient(t: np.ndarray) -> tuple[float, np.ndarray]:
+        here = mixture_globals.first(t, at.fixed)
+        seen = genes(t, here.natural)
+        return here.divergence - seen.value, here.slope - seen.gradient @ here.jacobian
+
+    def hessian(t: np.ndarray) -> np.ndarray:
+        here = mixture_globals.first(t, at.fixed)
+        seen = genes(t, here.natural)
+        found = mixture_globals.second(t, seen.gradient, at.fixed)
+        found = found - here.jacobian.T @ seen.hessian @ here.jacobian
+        return 0.5 * (found + found.T)
+
+    problem = Closed(value_gradient, hessian, at.theta)
+    before = value_gradient(at.start)[0]
+    found = newton.minimise(problem, Point(at.start, 0.0, 0, 0), STEPS, lambda _: None)
+    newton.regular(found, problem)  # pyright: ignore[reportArgumentType]
+    t = np.asarray(found.t)
+    here = mixture_globals.first(t, at.fixed)
+    return Optimum(
+        sites=moved,
+        blocks=blocks,
+        layout=at,
+        found=found,
+        gain=before - value_gradient(t)[0],
+        mean=mean,
+        naturals=at.naturals(here.natural),
+        curved=genes(t, here.natural),
+        hessian=hessian(t),
+        jacobian=here.jacobian,
+    )
+
+
+def _parts(genes: int, width: int) -> Iterator[slice]:
+    step = max(PART // width, 64)
+    return (slice(first, min(first + step, genes)) for first in range(0, genes, step))
+
+
+def _rest(
+    sites: Sites,
+    blocks: tuple[tuple[int, ...], ...],
+    naturals: tuple[Natural, ...],
+    mean: Float[np.ndarray, "g c"],
+    some: slice,
+) -> Rest:
+    """Some genes at their best."""
+    seen = likelihoods(sites.field[some], sites.precision[some], blocks)
+    return at_rest(naturals, blocks, seen, mean[some])
+
+
+def _genes(
+    sites: Sites,
+    blocks: tuple[tuple[int, ...], ...],
+    at: Layout,
+    natural: Float[np.ndarray, "m"],
+    mean: Float[np.ndarray, "g c"],
+) -> Curved:
+    """All genes' bound and its derivatives in natural parameters; their means are changed."""
+    naturals, m = at.naturals(natural), len(natural)
+    value, gradient, hessian = 0.0, np.zeros(m), np.zeros((m, m))
+    for some in _parts(len(mean), m):
+        rest = _rest(sites, blocks, naturals, mean, some)
+        mean[some] = rest.mean
+        part = curved(rest, blocks)
+        value += part.value
+        gradient += part.gradient
+        hessian += part.hessian
+    return Curved(value, gradient, hessian)
+
+
+def quantities(of: Optimum, together: tuple[tuple[int, int], ...] = ()) -> tuple[Quantity, ...]:
+    """Sizes and pairs of every block, and chosen pairs of genes."""
+    found = [
+        Quantity("genes", b, (int(j),))
+        for b, places in enumerate(of.layout.active)
+        for j in places
+    ]
+    found += [Quantity("pairs", b, ()) for b in range(len(of.blocks))]
+    found += [Quantity("together", b, pair) for b in range(len(of.blocks)) for pair in together]
+    return tuple(found)
+
+
+class _Told(NamedTuple):
+    """Quantities, and their derivatives in natural parameters with genes at their best."""
+
+    value: Float[np.ndarray, "o"]
+    slope: Float[np.ndarray, "o m"]
+    share: dict[int, list[np.ndarray]]
+    """Responsibilities of the genes of chosen pairs, by block."""
+
+
+def _told(of: Optimum, asked: tuple[Quantity, ...]) -> _Told:
+    """By one pass over the genes."""
+    value, slope = np.zeros(len(asked)), np.zeros((len(asked), len(of.curved.gradient)))
+    share = _shares(of, asked)
+    for o, quantity in enumerate(asked):
+        if quantity.kind == "genes":
+            j = list(of.layout.active[quantity.block]).index(quantity.which[0])
+            at = of.layout.constants()[quantity.block][j]
+            value[o], slope[o] = of.curved.gradient[at], of.curved.hessian[at]
+        elif quantity.kind == "together":
+            one, other = (share[gene][quantity.block] for gene in quantity.which)
+            value[o] = one @ other
+    rest_of = [o for o, quantity in enumerate(asked) if quantity.kind != "genes"]
+    for some in _parts(len(of.mean), slope.shape[1]):
+        rest = _rest(of.sites, of.blocks, of.naturals, of.mean, some)
+        for o in rest_of:
+            push = _own(of, asked[o], rest, some, share)
+            if asked[o].kind == "pairs":
+                r = rest.blocks[asked[o].block].share
+                value[o] += 0.5 * np.sum(r * push)
+            pushes = [n.push(np.zeros((1, len(n.constant)))) for n in of.naturals]
+            pushes[asked[o].block] = of.naturals[asked[o].block].push(push)
+            slope[o] += pushed(rest, of.blocks, answer(rest, of.blocks, tuple(pushes)))
+    return _Told(value, slope, share)
+
+
+def _shares(of: Optimum, asked: tuple[Quantity, ...]) -> dict[int, list[np.ndarray]]:
+    """Responsibilities of the genes of chosen pairs, by block."""
+    genes = sorted({gene for each in asked if each.kind == "together" for gene in each.which})
+    found = {}
+    for gene in genes:
+        rest = _rest(of.sites, of.blocks, of.naturals, of.mean, slice(gene, gene + 1))
+        found[gene] = [part.share[0] for part in rest.blocks]
+    return found
+
+
+def _own(
+    of: Optimum,
+    quantity: Quantity,
+    rest: Rest,
+    some: slice,
+    share: dict[int, list[np.ndarray]],
+) -> Float[np.ndarray, "_ a"]:
+    """Derivatives of a quantity in responsibilities: what its push of constants is."""
+    block = quantity.block
+    r = rest.blocks[block].share
+    if quantity.kind == "genes":
+        return (of.layout.active[block] == quantity.which[0])[None] * 1.0
+    if quantity.kind == "pairs":
+        return of.curved.gradient[of.layout.constants()[block]] - r
+    push = np.zeros_like(r)
+    for gene, other in (quantity.which, quantity.which[::-1]):
+        if some.start <= gene < some.stop:
+            push[gene - some.start] += share[other][block]
+    return push
+
+
+def moves(of: Optimum, asked: tuple[Quantity, ...]) -> Iterator[Move]:
+    """Derivatives of quantities in the field and precision of genes, by portions of them."""
+    return _moves(of, asked, _told(of, asked))
+
+
+def _moves(of: Optimum, asked: tuple[Quantity, ...], told: _Told) -> Iterator[Move]:
+    through = of.jacobian @ scipy.linalg.solve(
+        of.hessian, of.jacobian.T @ told.slope.T, assume_a="pos"
+    )
+    commons = [of.layout.naturals(each) for each in through.T]
+    for some in _parts(len(of.mean), through.shape[0]):
+        rest = _rest(of.sites, of.blocks, of.naturals, of.mean, some)
+        answers = []
+        for quantity, common in zip(asked, commons, strict=True):
+            own = _own(of, quantity, rest, some, told.share)
+            pushes = [Push(n.constant[None], n.linear, n.precision) for n in common]
+            mine = pushes[quantity.block]
+            pushes[quantity.block] = mine._replace(constant=mine.constant + own)
+            answers.append(answer(rest, of.blocks, tuple(pushes)))
+        mean = np.stack([each.mean for each in answers])
+        yield Move(some, rest, mean, _spread(of.blocks, answers))
+
+
+def _spread(
+    blocks: tuple[tuple[int, ...], ...], answers: list[Answer]
+) -> dict[tuple[int, int], np.ndarray]:
+    found = {}
+    for number, block in enumerate(blocks):
+        for i, a in enumerate(block):
+            for j, b in enumerate(block):
+                if a <= b:
+                    found[a, b] = np.stack([each.spread[number][:, i, j] for each in answers])
+    return found
+
+
+def in_prior(of: Optimum, slope: Float[np.ndarray, "o m"]) -> Float[np.ndarray, "o h"]:
+    """Derivatives in the logarithms of prior numbers.
+
+    Parameters
+    ----------
+    of
+        The optimum.
+    slope
+        The quantities' derivatives in natural parameters.
+    """
+    cross = mixture_globals.cross(np.asarray(of.found.t), of.layout.fixed)
+    moved = -scipy.linalg.solve(of.hessian, cross.reshape(len(cross), -1), assume_a="pos")
+    both = (slope @ of.jacobian @ moved).reshape(len(slope), len(PRIOR), len(of.blocks))
+    return both.transpose(0, 2, 1).reshape(len(slope), -1)
+
+
+def sensitivity(
+    mixtures: Mixtures,
+    sites: Sites,
+    *,
+    counts: Counts | None = None,
+    together: tuple[tuple[int, int], ...] = (),
+) -> Sensitivity:
+    """Derivatives of component sizes and co-clustering in the prior and in samples' weights.
+
+    Parameters
+    ----------
+    mixtures
+        As `gene_mixtures.fit` found them.
+    sites
+        Likelihoods that they were found from; for derivatives in weights those of the last refresh.
+    counts
+        Of the samples; without them there are no derivatives in weights.
+    together
+        Pairs of genes of which it is asked whether they share a component.
+
+    Raises
+    ------
+    InputError
+        Blocks leave coordinates out, or counts are of other genes or coordinates.
+    Saddle, Unfinished
+        There is no optimum near: it has no derivatives.
+
+    Notes
+    -----
+    A size's derivatives in all weights are what it changes by, to first order, if every sample is
+    seen twice; its value less a sample's derivative is the prediction without the sample.
+    """
+    g, c = sites.field.shape
+    if counts is not None and (len(counts.y), counts.z.shape[1] + 1) != (g, c):
+        msg = (
+            f"counts of {len(counts.y)} genes with {counts.z.shape[1]} coefficients, likelihoods "
+            f"of {g} genes with {c} coordinates; needed are the same genes, and the coefficients "
+            "and log dispersion of each"
+        )
+        raise InputError(msg)
+    of = optimum(mixtures, sites)
+    asked = quantities(of, together)
+    told = _told(of, asked)
+    weight = np.zeros((len(asked), 0))
+    if counts is not None:
+        weight = np.zeros((len(asked), len(counts.z)))
+        free = sites.precision[:, -1, -1] > FLAT
+        for move in _moves(of, asked, told):
+            mean = move.rest.mean + mixtures.center
+            at = terms(counts, move.genes, mean, _variance(of, move.rest))
+            weight += derivatives(at, counts.z, free[move.genes], move.mean, move.spread)
+    return Sensitivity(
+        quantities=asked,
+        value=told.value,
+        prior_numbers=tuple((b, name) for b in range(len(of.blocks)) for name in PRIOR),
+        prior=in_prior(of, told.slope),
+        weight=weight,
+        certificate=of.found.certificate,
+        gain=of.gain,
+    )
+
+
+def _variance(of: Optimum, rest: Rest) -> Float[np.ndarray, "g c"]:
+    found = np.empty_like(rest.mean)
+    for part, block in zip(rest.blocks, of.blocks, strict=True):
+        found[:, list(block)] = np.einsum("gii->gi", part.spread)
+    return found

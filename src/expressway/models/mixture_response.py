@@ -1,0 +1,346 @@
+"""How the posterior of genes answers to a push of the components of their mixtures.
+
+What genes see of component j of a block are three natural parameters: a constant ``k_j``, ``t_j =
+E(s) E(mu)`` and ``E s_j``, one of each coordinate. With the statistics ``T = (1, x, -x²/2)`` of the
+values under the label j, the block's log normaliser
+
+    A(f) = log sum_j integral of exp(k_j + t_j'x - sum_i s_ji x_i² / 2 + f'x - x'L_BB x / 2)
+
+has means of T as derivatives and their covariances as second ones. Blocks see each other through
+their means, ``f = h - L_off m`` (`L_off`: L without its diagonal blocks); the bound of a gene is
+``m'L_off m / 2 + sum A``, stationary in m where ``m = dA/df``. Its derivatives in natural
+parameters, in h and in L are then those with m held; second ones go through
+
+    dm = dm|f + V df,   df = -L_off dm = W dm|f,   W = -L_off (I + V L_off)⁻¹.
+
+Everything is an array over genes.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from expressway._types import Float
+
+# Means of blocks that agree to this share of their standard deviations are at rest.
+REST = 1e-11
+# Rounds after which they are taken as they are.
+ROUNDS = 60
+
+
+class Natural(NamedTuple):
+    """What genes see of the components of a block; a of them, d coordinates."""
+
+    constant: Float[np.ndarray, "a"]
+    linear: Float[np.ndarray, "a d"]
+    precision: Float[np.ndarray, "a d"]
+
+    def push(self, constant: Float[np.ndarray, "_ a"]) -> "Push":
+        """Of the constants of single genes only."""
+        return Push(constant, np.zeros_like(self.linear), np.zeros_like(self.precision))
+
+
+class Push(NamedTuple):
+    """A direction in natural parameters; constants may be pushed gene by gene."""
+
+    constant: Float[np.ndarray, "_ a"]
+    linear: Float[np.ndarray, "a d"]
+    precision: Float[np.ndarray, "a d"]
+
+
+class Moments(NamedTuple):
+    """``q(x, z)`` of a block for each gene."""
+
+    log_normaliser: Float[np.ndarray, "g"]
+    share: Float[np.ndarray, "g a"]
+    """Responsibilities."""
+    mean: Float[np.ndarray, "g a d"]
+    """Given the label."""
+    covariance: Float[np.ndarray, "g a d d"]
+    center: Float[np.ndarray, "g d"]
+    """Mean over labels."""
+    spread: Float[np.ndarray, "g d d"]
+    """Covariance over labels."""
+
+    def statistics(self) -> Float[np.ndarray, "g a q"]:
+        """Means of ``T = (1, x, -x²/2)`` given the label."""
+        square = self.mean**2 + np.einsum("gaii->gai", self.covariance)
+        one = np.ones((*self.share.shape, 1))
+        return np.concatenate([one, self.mean, -0.5 * square], axis=2)
+
+
+class Likelihoods(NamedTuple):
+    """Gaussian likelihoods of some genes, apart from what is within blocks and between them."""
+
+    field: Float[np.ndarray, "g c"]
+    within: tuple[Float[np.ndarray, "g _ _"], ...]
+    between: Float[np.ndarray, "g c c"]
+    """``L_off``."""
+
+
+class Rest(NamedTuple):
+    """Genes whose blocks agree."""
+
+    blocks: tuple[Moments, ...]
+    mean: Float[np.ndarray, "g c"]
+    value: Float[np.ndarray, "g"]
+    """Bound of each gene."""
+    answer: Float[np.ndarray, "g c c"]
+    """``W``: fields of blocks for means that move while fields are held."""
+
+
+class Curved(NamedTuple):
+    """Bound of some genes, its gradient and Hessian in all natural parameters.
+
+    They lie block by block, component by component: constant, linear, precision.
+    """
+
+    value: float
+    gradient: Float[np.ndarray, "m"]
+    hessian: Float[np.ndarray, "m m"]
+
+
+class Answer(NamedTuple):
+    """How genes answer to a push."""
+
+    share: tuple[Float[np.ndarray, "g _"], ...]
+    field: Float[np.ndarray, "g c"]
+    mean: Float[np.ndarray, "g c"]
+    spread: tuple[Float[np.ndarray, "g _ _"], ...]
+
+
+def likelihoods(
+    field: Float[np.ndarray, "g c"],
+    precision: Float[np.ndarray, "g c c"],
+    blocks: tuple[tuple[int, ...], ...],
+) -> Likelihoods:
+    """Precisions within blocks and between them."""
+    between = precision.copy()
+    within = []
+    for block in blocks:
+        own = np.ix_(range(len(field)), block, block)
+        within.append(precision[own])
+        between[own] = 0.0
+    return Likelihoods(field, tuple(within), between)
+
+
+def moments(
+    natural: Natural, field: Float[np.ndarray, "g d"], within: Float[np.ndarray, "g d d"]
+) -> Moments:
+    """Moments of a block, given the field of the others."""
+    d = field.shape[1]
+    whole = within[:, None] + natural.precision[:, :, None] * np.eye(d)
+    if d == 1:  # a call for each matrix would take twenty times as long
+        covariance = 1.0 / whole
+        log_det = np.log(whole[:, :, 0, 0])
+    else:
+        covariance = np.linalg.inv(whole)
+        log_det = np.linalg.slogdet(whole)[1]
+    toward = field[:, None] + natural.linear
+    mean = np.einsum("gaij,gaj->gai", covariance, toward)
+    log = natural.constant + 0.5 * (np.einsum("gai,gai->ga", mean, toward) - log_det)
+    most = np.max(log, axis=1, keepdims=True)
+    share = np.exp(log - most)
+    total = np.sum(share, axis=1, keepdims=True)
+    share /= total
+    center = np.einsum("ga,gai->gi", share, mean)
+    off = mean - center[:, None]
+    spread = np.einsum("ga,gai,gaj->gij", share, off, off)
+    spread += np.einsum("ga,gaij->gij", share, covariance)
+    return Moments((most + np.log(total))[:, 0], share, mean, covariance, center, spread)
+
+
+def at_rest(
+    naturals: tuple[Natural, ...],
+    blocks: tuple[tuple[int, ...], ...],
+    seen: Likelihoods,
+    start: Float[np.ndarray, "g c"],
+) -> Rest:
+    """Genes with the means of blocks at the optimum nearest to a start.
+
+    Each round goes over the blocks in turn, which never lowers the bound, and then takes Newton's
+    step for ``m = dA/df`` where that brings means of blocks nearer to each other.
+    """
+    mean = start.copy()
+    moving = np.arange(len(mean))
+    for _ in range(ROUNDS):
+        some = _some(seen, moving)
+        trial = mean[moving]
+        for natural, block, within in zip(naturals, blocks, some.within, strict=True):
+            own = list(block)
+            field = some.field[:, own] - np.einsum("gic,gc->gi", some.between[:, own], trial)
+            trial[:, own] = moments(natural, field, within).center
+        found, off, size = _apart(naturals, blocks, some, trial)
+        c = mean.shape[1]
+        step = np.linalg.solve(
+            np.eye(c) + _diagonal(found, blocks, c) @ some.between, off[:, :, None]
+        )[:, :, 0]
+        _, _, ahead = _apart(naturals, blocks, some, trial - step)
+        trial = np.where((ahead < size)[:, None], trial - step, trial)
+        mean[moving] = trial
+        moving = moving[np.minimum(ahead, size) > REST]
+        if not len(moving):
+            break
+    parts, _, _ = _apart(naturals, blocks, seen, mean)
+    v = _diagonal(parts, blocks, mean.shape[1])
+    inner = np.eye(mean.shape[1]) + seen.between @ v  # (I + V L_off)', as both are symmetric
+    answer = -np.linalg.solve(inner, seen.between)
+    value = 0.5 * np.einsum("ga,gab,gb->g", mean, seen.between, mean)
+    for part in parts:
+        value += part.log_normaliser
+    return Rest(parts, mean, value, answer)
+
+
+def _some(seen: Likelihoods, genes: np.ndarray) -> Likelihoods:
+    if len(genes) == len(seen.field):
+        return seen
+    return Likelihoods(
+        seen.field[genes], tuple(each[genes] for each in seen.within), seen.between[genes]
+    )
+
+
+def _apart(
+    naturals: tuple[Natural, ...],
+    blocks: tuple[tuple[int, ...], ...],
+    seen: Likelihoods,
+    mean: Float[np.ndarray, "g c"],
+) -> tuple[tuple[Moments, ...], np.ndarray, np.ndarray]:
+    """Moments in the fields that means make, by what means differ, and in standard deviations."""
+    field = seen.field - np.einsum("gab,gb->ga", seen.between, mean)
+    parts = tuple(
+        moments(natural, field[:, list(block)], within)
+        for natural, block, within in zip(naturals, blocks, seen.within, strict=True)
+    )
+    off = np.empty_like(mean)
+    size = np.zeros(len(mean))
+    for part, block in zip(parts, blocks, strict=True):
+        own = list(block)
+        off[:, own] = mean[:, own] - part.center
+        sd = np.sqrt(np.einsum("gii->gi", part.spread))
+        size = np.maximum(size, np.max(np.abs(off[:, own]) / sd, axis=1))
+    return parts, off, size
+
+
+def _diagonal(
+    parts: tuple[Moments, ...], blocks: tuple[tuple[int, ...], ...], c: int
+) -> Float[np.ndarray, "g c c"]:
+    """``V``, block diagonal."""
+    v = np.zeros((len(parts[0].center), c, c))
+    for part, block in zip(parts, blocks, strict=True):
+        v[np.ix_(range(len(v)), block, block)] = part.spread
+    return v
+
+
+def _moved_means(part: Moments, statistics: np.ndarray) -> Float[np.ndarray, "g d m"]:
+    """``dm|f``: derivatives of a block's means in its own natural parameters."""
+    off = part.mean - part.center[:, None]
+    found = off[:, :, :, None] * statistics[:, :, None, :]
+    d = off.shape[2]
+    found[..., 1 : d + 1] += part.covariance
+    found[..., d + 1 :] -= part.covariance * part.mean[:, :, None, :]
+    found *= part.share[:, :, None, None]
+    return found.transpose(0, 2, 1, 3).reshape(len(off), d, -1)
+
+
+def curved(rest: Rest, blocks: tuple[tuple[int, ...], ...]) -> Curved:
+    """Sums over genes of the bound and its derivatives in natural parameters."""
+    statistics = [part.statistics() for part in rest.blocks]
+    rows: list[np.ndarray] = [np.zeros(0)] * rest.mean.shape[1]
+    width, place = 0, {}
+    gradient, direct = [], []
+    for part, block, tau in zip(rest.blocks, blocks, statistics, strict=True):
+        moved = _moved_means(part, tau)
+        for i, c in enumerate(block):
+            rows[c] = moved[:, i]
+            place[c] = slice(width, width + moved.shape[2])
+        width += moved.shape[2]
+        weighted = (part.share[:, :, None] * tau).reshape(len(tau), -1)
+        gradient.append(np.sum(weighted, axis=0))
+        direct.append(_covariances(part, tau) - weighted.T @ weighted)
+    hessian = np.zeros((width, width))
+    for block, own in zip(blocks, direct, strict=True):
+        hessian[place[block[0]], place[block[0]]] = own
+    for a in range(len(rows)):
+        for b in range(len(rows)):
+            hessian[place[a], place[b]] += (rows[a] * rest.answer[:, a, b, None]).T @ rows[b]
+    return Curved(float(np.sum(rest.value)), np.concatenate(gradient), hessian)
+
+
+def _covariances(part: Moments, tau: Float[np.ndarray, "g a q"]) -> Float[np.ndarray, "m m"]:
+    """Sums over genes of ``share E(T T')`` given each label, on the diagonal."""
+    a, q = tau.shape[1:]
+    d = part.mean.shape[2]
+    share, mean, c = part.share, part.mean, part.covariance
+    each = np.einsum("ga,gai,gaj->aij", share, tau, tau, optimize=True)
+    linear, square = slice(1, d + 1), slice(d + 1, q)
+    each[:, linear, linear] += np.einsum("ga,gaij->aij", share, c)
+    cross = np.einsum("ga,gaij,gaj->aij", share, c, mean, optimize=True)
+    each[:, linear, square] -= cross
+    each[:, square, linear] -= cross.transpose(0, 2, 1)
+    each[:, square, square] += 0.5 * np.einsum("ga,gaij,gaij->aij", share, c, c, optimize=True)
+    each[:, square, square] += np.einsum(
+        "ga,gai,gaij,gaj->aij", share, mean, c, mean, optimize=True
+    )
+    found = np.zeros((a, q, a, q))
+    found[range(a), :, range(a), :] = each
+    return found.reshape(a * q, a * q)
+
+
+def answer(rest: Rest, blocks: tuple[tuple[int, ...], ...], pushes: tuple[Push, ...]) -> Answer:
+    """How responsibilities, means and covariances answer to a push of natural parameters."""
+    first = np.empty_like(rest.mean)
+    for part, block, push in zip(rest.blocks, blocks, pushes, strict=True):
+        first[:, list(block)] = _once(part, push, np.zeros_like(part.center))[1]
+    field = np.einsum("gab,gb->ga", rest.answer, first)
+    mean = np.empty_like(rest.mean)
+    shares, spreads = [], []
+    for part, block, push in zip(rest.blocks, blocks, pushes, strict=True):
+        own = list(block)
+        share, mean[:, own], within = _once(part, push, field[:, own])
+        off = part.mean - part.center[:, None]
+        spread = np.einsum("ga,gai,gaj->gij", share, off, off, optimize=True)
+        spread += np.einsum("ga,gaij->gij", share, part.covariance)
+        half = np.einsum("ga,gai,gaj->gij", part.share, within, off, optimize=True)
+        spread += half + half.transpose(0, 2, 1)
+        spread -= np.einsum(
+            "ga,gaik,ak,gakj->gij",
+            part.share,
+            part.covariance,
+            push.precision,
+            part.covariance,
+            optimize=True,
+        )
+        shares.append(share)
+        spreads.append(spread)
+    return Answer(tuple(shares), field, mean, tuple(spreads))
+
+
+def _once(
+    part: Moments, push: Push, field: Float[np.ndarray, "g d"]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Responsibilities, means, and means given labels, for a push and a change of the field."""
+    toward = push.linear + field[:, None]
+    square = part.mean**2 + np.einsum("gaii->gai", part.covariance)
+    tilt = push.constant + np.einsum("gai,gai->ga", part.mean, toward)
+    tilt = tilt - 0.5 * np.einsum("gai,ai->ga", square, push.precision)
+    share = part.share * (tilt - np.einsum("ga,ga->g", part.share, tilt)[:, None])
+    within = np.einsum("gaij,gaj->gai", part.covariance, toward - push.precision * part.mean)
+    mean = np.einsum("ga,gai->gi", share, part.mean)
+    return share, mean + np.einsum("ga,gai->gi", part.share, within), within
+
+
+def pushed(
+    rest: Rest, blocks: tuple[tuple[int, ...], ...], found: Answer
+) -> Float[np.ndarray, "m"]:
+    """Derivatives in all natural parameters of what a push of constants, gene by gene, measures.
+
+    By symmetry of second derivatives: sums over genes of how means of T answer to that push.
+    """
+    parts = []
+    for part, block, share in zip(rest.blocks, blocks, found.share, strict=True):
+        within = np.einsum("gaij,gj->gai", part.covariance, found.field[:, list(block)])
+        nothing = np.zeros((*share.shape, 1))
+        each = np.concatenate([nothing, within, -part.mean * within], axis=2)
+        total = share[:, :, None] * part.statistics() + part.share[:, :, None] * each
+        parts.append(np.sum(total, axis=0).ravel())
+    return np.concatenate(parts)
