@@ -7,6 +7,7 @@ from . import _types as _types  # doubles, before anything is computed
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from . import clustering as clustering
     from . import datasets as datasets
     from . import federated as federated
     from . import get as get
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 # Everything is imported when it is first asked for: who differentiates a fit needs no tables, who
 # analyses counts no figures. Name to module, and what of it if not the module itself.
 _LATER = {
+    "clustering": ("clustering", None),
     "datasets": ("datasets", None),
     "federated": ("federated", None),
     "get": ("get", None),

@@ -16,7 +16,7 @@ Jordan 2006, Bayesian Analysis 1:121; Hoffman & Blei 2015, AISTATS, for the stru
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import betaln, digamma, gammaln
+from scipy.special import betaln, digamma, gammaln, ndtr
 
 from expressway._types import Float
 
@@ -281,6 +281,22 @@ def values(q: Components, seen: Seen, active: np.ndarray) -> Values:
                 times = 1.0 if a == b else 2.0
                 square += times * precision[a, b] * part.mean[a] * part.mean[b]
         found.quadratic[some] = np.einsum("jg,jg->g", r, square + part.inflation)
+    return found
+
+
+def between(
+    q: Components, seen: Seen, active: np.ndarray, low: float, high: float
+) -> Float[np.ndarray, "g"]:
+    """Probability that a gene's value is in an interval, of mixtures in one coordinate.
+
+    Other arguments are those of `local`.
+    """
+    found = np.zeros(seen.field.shape[1])
+    for some in _parts(seen, len(active)):
+        part = _part(q, seen.some(some), active)
+        sd = np.sqrt(part.variance[0])
+        inside = ndtr((high - part.mean[0]) / sd) - ndtr((low - part.mean[0]) / sd)
+        found[some] = np.einsum("jg,jg->g", part.responsibility, inside)
     return found
 
 

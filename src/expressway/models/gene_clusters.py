@@ -17,12 +17,14 @@ from expressway._types import Float
 
 from .dirichlet import Prior
 from .expected_counts import Counts, Expected, expected
-from .gene_mixtures import Mixtures, Sites, fit
+from .gene_mixtures import Mixtures, Sites, Starts, fit
 
 # Rounds of refreshing, at most, and how often one is repeated with shorter steps.
 ROUNDS, SHORTER = 12, 4
 # Nats a gene that a round must bring for another to follow.
 ENOUGH = 1e-4
+# And below this, splits and merges are tried again.
+SETTLED = 1e-2
 # Precision of a log dispersion whose likelihood is not concave there; the mixture holds it.
 FLAT = 1e-2
 # Smallest eigenvalue, of a matrix with a diagonal of ones, below which precisions are no precision.
@@ -72,8 +74,7 @@ def cluster(
     blocks: tuple[tuple[int, ...], ...],
     priors: tuple[Prior, ...],
     *,
-    starts: int,
-    seed: int,
+    start: Starts,
     rounds: int = ROUNDS,
 ) -> Clustered:
     """Mixtures of all blocks.
@@ -84,12 +85,12 @@ def cluster(
         Counts, for refreshing; None for the two steps alone.
     sites
         Gaussian likelihoods from the gene-wise fits.
-    blocks, priors, starts, seed
+    blocks, priors, start
         As for `gene_mixtures.fit`.
     rounds
         Of refreshing, at most.
     """
-    found = first = fit(sites, blocks, priors, starts=starts, seed=seed)
+    found = first = fit(sites, blocks, priors, start=start)
     told = [(kind, value, np.nan) for kind, value in found.trace]
     if of is None or not rounds:
         return Clustered(sites, found, tuple(told), first)
@@ -98,11 +99,12 @@ def cluster(
     bound = float(np.sum(own)) - found.divergence()
     told[-1] = (*told[-1][:2], bound)
     pace = np.ones(len(own))
+    moves = False
     for _ in range(rounds):
         toward = refreshed(at, found.mean)
         for _ in range(SHORTER):
             next_sites = _between(sites, toward, pace)
-            trial = fit(next_sites, blocks, priors, starts=0, seed=seed, warm=found)
+            trial = fit(next_sites, blocks, priors, start=start, warm=found, moves=moves)
             there = expected(of, trial.mean, trial.variance)
             trial_own = there.value + trial.inner()
             trial_bound = float(np.sum(trial_own)) - trial.divergence()
@@ -111,7 +113,10 @@ def cluster(
             worse = trial_own < own
             pace = np.where(worse, 0.5 * pace, pace)
         else:
-            break
+            if moves:
+                break
+            moves = True
+            continue
         rise = trial_bound - bound
         told += [
             ("refresh" if i == 0 else kind, value, np.nan)
@@ -120,8 +125,10 @@ def cluster(
         told[-1] = (*told[-1][:2], trial_bound)
         sites, found, at, own, bound = next_sites, trial, there, trial_own, trial_bound
         pace = np.minimum(1.0, 2.0 * pace)
-        if rise < ENOUGH * len(own):
+        if rise < ENOUGH * len(own) and moves:
             break
+        # Moves are dear: they are tried once the likelihoods have settled.
+        moves = rise < SETTLED * len(own)
     return Clustered(sites, found, tuple(told), first)
 
 

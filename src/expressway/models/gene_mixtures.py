@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from expressway._types import Float
+from expressway._types import Float, Int
 from expressway.core.threads import side_by_side
 
 from .dirichlet import Base, Prior, Seen, Values, values
-from .mixture_ascent import Mixed, begin, climb, judged, started
+from .mixture_ascent import Mixed, begin, climb, judged, labelled, started
 from .split_merge import search
 
 # Cycles of one block before the others are seen again; a handful, as their means move little.
@@ -53,6 +53,15 @@ class Sites(NamedTuple):
     def shifted(self, center: Float[np.ndarray, "c"]) -> "Sites":
         """For values less a center."""
         return self._replace(field=self.field - self.precision @ center)
+
+
+class Starts(NamedTuple):
+    """Searches from which the best is taken, for each block."""
+
+    number: int = 4
+    """The first from one component, the others from up to `MOST` far from each other."""
+    seed: int = 0
+    """Of the starts and of the genes that cuts are proposed from."""
 
 
 class Block(NamedTuple):
@@ -181,6 +190,17 @@ def _block(coordinates: tuple[int, ...], base: Base, state: Mixed, seen: Seen) -
     return Block(coordinates, base, state, v, inner)
 
 
+def placed(
+    coordinates: tuple[int, ...],
+    base: Base,
+    state: Mixed,
+    sites: Sites,
+    mean: Float[np.ndarray, "g c"],
+) -> Block:
+    """A block whose mixture is known, given the means of the others; both less the center."""
+    return _block(coordinates, base, state, seen_by(coordinates, sites, mean))
+
+
 def _elbo(blocks: list[Block], sites: Sites, mean: Float[np.ndarray, "g c"]) -> float:
     """The bound of everything."""
     total = np.einsum("ga,ga->", sites.field, mean)
@@ -200,9 +220,10 @@ def fit(
     given: tuple[tuple[int, ...], ...],
     priors: tuple[Prior, ...],
     *,
-    starts: int,
-    seed: int,
+    start: Starts,
     warm: Mixtures | None = None,
+    labels: Int[np.ndarray, "g"] | None = None,
+    moves: bool = True,
 ) -> Mixtures:
     """Mixtures of all blocks, by coordinate ascent with splits and merges.
 
@@ -214,13 +235,14 @@ def fit(
         Coordinates of each block.
     priors
         Of each coordinate.
-    starts
-        Searches from which the best is taken, for each block: the first from one component, the
-        others from up to `MOST` far from each other.
-    seed
-        Of the starts and of the genes that cuts are proposed from.
+    start
+        Searches of each block.
     warm
         Mixtures to go on from, of the same blocks: nothing is started then.
+    labels
+        From which blocks of several coordinates are started once more.
+    moves
+        Whether components are split and merged on the way.
     """
     center = centers(sites) if warm is None else warm.center
     moved = sites.shifted(center)
@@ -234,7 +256,7 @@ def fit(
         width[order] = own
         # Estimates of genes that know little are drawn to the middle, as any prior would.
         mean = at * (width / (width + error**2))
-        blocks = _first(moved, given, base, mean, starts, seed, told)
+        blocks, told = _first(moved, given, base, mean, labels, start)
     else:
         mean = warm.mean - center
         blocks = []
@@ -243,13 +265,15 @@ def fit(
             state = begin(_fitting(old.state, b.truncation).totals, seen, b)
             blocks.append(_block(block, b, state, seen))
     mean = _means(blocks, mean)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(start.seed)
     trace = [("start", _elbo(blocks, moved, mean))]
     for _ in range(SWEEPS):
         before = trace[-1][1]
         _sweep(blocks, moved, mean)
         trace.append(("sweep", _elbo(blocks, moved, mean)))
-        if trace[-1][1] - before < ENOUGH and not _moves(blocks, moved, mean, trace, rng):
+        if trace[-1][1] - before < ENOUGH and not (
+            moves and _moves(blocks, moved, mean, trace, rng)
+        ):
             break
     variance = np.zeros_like(mean)
     for block in blocks:
@@ -281,27 +305,32 @@ def _first(
     given: tuple[tuple[int, ...], ...],
     base: tuple[Base, ...],
     mean: Float[np.ndarray, "g c"],
-    starts: int,
-    seed: int,
-    told: list[tuple[int, int, float, int]],
-) -> list[Block]:
+    labels: Int[np.ndarray, "g"] | None,
+    start: Starts,
+) -> tuple[list[Block], list[tuple[int, int, float, int]]]:
     """The best of several searches for each block, with the others' values at their estimates."""
     seen = [seen_by(block, sites, mean) for block in given]
 
     def one(task: tuple[int, int]) -> tuple[int, int, Mixed]:
         i, number = task
-        rng = np.random.default_rng([seed, i, number])
+        rng = np.random.default_rng([start.seed, i, number + 1])
+        if number < 0 and labels is not None:
+            begun = labelled(seen[i], base[i], labels)
+            return i, len(begun.active()), search(begun, seen[i], base[i], rng).state
         k = 1 if number == 0 else int(rng.integers(2, MOST + 1))
         k = min(k, base[i].truncation)
         return i, k, search(started(seen[i], base[i], k, rng), seen[i], base[i], rng).state
 
-    tasks = [(i, number) for number in range(max(starts, 1)) for i in range(len(given))]
+    tasks = [(i, number) for number in range(max(start.number, 1)) for i in range(len(given))]
+    if labels is not None:
+        tasks += [(i, -1) for i, block in enumerate(given) if len(block) > 1]
     best: dict[int, Mixed] = {}
+    told: list[tuple[int, int, float, int]] = []
     for i, k, state in side_by_side(one, tasks):
         told.append((i, k, state.elbo, int(np.sum(state.totals.size > 0.5))))
         if i not in best or state.elbo > best[i].elbo:
             best[i] = state
-    return [_block(block, base[i], best[i], seen[i]) for i, block in enumerate(given)]
+    return [_block(block, base[i], best[i], seen[i]) for i, block in enumerate(given)], told
 
 
 def _means(blocks: list[Block], like: Float[np.ndarray, "g c"]) -> Float[np.ndarray, "g c"]:

@@ -118,7 +118,7 @@ def started(seen: Seen, base: Base, k: int, rng: np.random.Generator) -> Mixed:
     k-means++ (Arthur & Vassilvitskii 2007) in units of each gene's own standard errors, at most
     1: components much wider than errors are found by splits.
     """
-    d, g = seen.field.shape
+    g = seen.field.shape[1]
     own = np.maximum(np.einsum("aag->ag", seen.precision), 1e-6)
     place = seen.field / own
     scale = np.sqrt(np.minimum(own, np.median(own, axis=1)[:, None]))
@@ -134,10 +134,22 @@ def started(seen: Seen, base: Base, k: int, rng: np.random.Generator) -> Mixed:
         distance = np.sum(((place - place[:, [center[j]]]) * scale) ** 2, axis=0)
         label[distance < near] = j
         near = np.minimum(near, distance)
+    return labelled(seen, base, label)
+
+
+def labelled(seen: Seen, base: Base, labels: Int[np.ndarray, "g"]) -> Mixed:
+    """A mixture that starts from labels of genes; those of the smallest groups are pooled."""
+    d = len(seen.field)
+    often = np.bincount(labels)
+    rank = np.empty(len(often), int)
+    rank[np.argsort(-often, kind="stable")] = np.arange(len(often))
+    label = np.minimum(rank[labels], base.truncation - 1)
+    own = np.maximum(np.einsum("aag->ag", seen.precision), 1e-6)
+    place = seen.field / own
     totals = empty(base.truncation, d)
     sure = 1.0 / own
     mean = np.sum(own * place, axis=1) / np.sum(own, axis=1)
-    for j in range(len(center)):
+    for j in range(label.max() + 1):
         some = label == j
         within = own[:, some]
         at = np.sum(within * place[:, some], axis=1) / np.maximum(np.sum(within, axis=1), 1e-12)

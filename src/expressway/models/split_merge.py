@@ -25,8 +25,9 @@ RISE = 1e-3
 HOPELESS = -4.0
 # Genes from which cuts are proposed.
 PROPOSE = 3000
-# Cycles of a proposal, of a trial on all genes.
-SHORT, TRIAL = 8, 12
+# Cycles of a proposal; of a trial on all genes, each followed by how many nats it may be behind to
+# go on; and of what was accepted.
+SHORT, TRIALS, AFTER = 8, ((2, 8.0), (4, 2.0), (8, 0.5), (30, 0.0)), 6
 # Genes whose responsibility is below this do not take part in a proposal.
 CONCERNED = 0.02
 CUTS = np.array([0.08, 0.25, 0.5, 0.75, 0.92])
@@ -125,21 +126,26 @@ def _tried(state: Mixed, moves: list[Move], seen: Seen, base: Base) -> Mixed | N
             for part, own in zip(totals, move.new, strict=True):
                 part[place] = own[i]
     trial = begin(totals, seen, base)
-    trial = climb(trial, seen, base, TRIAL, 0.02)
-    if trial.elbo < state.elbo + RISE and trial.elbo > state.elbo + HOPELESS:
-        trial = climb(trial, seen, base, 4 * TRIAL)
-    return trial if trial.elbo > state.elbo + RISE else None
+    for cycles, behind in TRIALS:
+        trial = climb(trial, seen, base, cycles)
+        if trial.elbo > state.elbo + RISE:
+            return climb(trial, seen, base, AFTER)
+        if trial.elbo < state.elbo - behind:
+            break
+    return None
 
 
-def _concerned(state: Mixed, gone: tuple[int, ...], seen: Seen, rng: np.random.Generator) -> Seen:
+def _concerned(
+    r: Float[np.ndarray, "j g"], gone: tuple[int, ...], seen: Seen, rng: np.random.Generator
+) -> Seen:
     """Genes of some components, counted as often as they belong to them; at most `PROPOSE`."""
-    r = values(state.components, seen, state.active()).responsibility[list(gone)].sum(axis=0)
-    some = np.flatnonzero(r > CONCERNED)
+    own = np.sum(r[list(gone)], axis=0)
+    some = np.flatnonzero(own > CONCERNED)
     each = 1.0
     if len(some) > PROPOSE:
         each = len(some) / PROPOSE
         some = np.sort(rng.choice(some, PROPOSE, replace=False))
-    return seen.some(some)._replace(weight=r[some] * seen.weight[some] * each)
+    return seen.some(some)._replace(weight=own[some] * seen.weight[some] * each)
 
 
 def _alone(start: Totals, seen: Seen, base: Base, cycles: int = SHORT) -> Mixed:
@@ -157,12 +163,13 @@ def _splits(
     """The best way to cut each component in two, those that gain most first."""
     if np.all(state.totals.size > EMPTY):
         return []
+    r = values(state.components, seen, state.active()).responsibility
     pair = base._replace(truncation=2)
     found = []
     for j in state.active():
         if state.totals.size[j] < FEWEST or _known(_signature(state, (j,)), failed):
             continue
-        genes = _concerned(state, (j,), seen, rng)
+        genes = _concerned(r, (j,), seen, rng)
         if len(genes.field[0]) < 2:
             continue
         whole = values(_only(state.components, j), genes, np.array([0]))
@@ -243,6 +250,7 @@ def _merges(
     mean, spread = q.mean[active], 1.0 / q.precision[active]
     gap = (mean[:, None] - mean[None]) ** 2 / (spread[:, None] + spread[None])
     distance = np.sum(gap, axis=2) + np.where(np.eye(len(active)) > 0, np.inf, 0.0)
+    r = values(state.components, seen, state.active()).responsibility
     pair = base._replace(truncation=2)
     pairs = {
         tuple(sorted((int(active[i]), int(active[np.argmin(distance[i])]))))
@@ -256,7 +264,7 @@ def _merges(
         one = empty(2, mean.shape[1])
         for part, own in zip(one, both, strict=True):
             part[0] = np.sum(own, axis=0)
-        genes = _concerned(state, gone, seen, rng)
+        genes = _concerned(r, gone, seen, rng)
         if not len(genes.field[0]):
             found.append(Move(gone, Totals(*(part[:1] for part in one)), 0.0))
             continue

@@ -1,0 +1,214 @@
+"""The toy of a request, clustered by NUTS, by AutoNormal and by the variational fit: one table.
+
+40 genes × 200 times on [0, 1], two groups of 20: sums of six radial basis functions, with
+dispersions of their own. What is fitted has an intercept and three other functions, which are made
+orthonormal. Then level, two shapes and dispersion have two clusters, and the third shape has one.
+
+A row a method and coordinate: clusters found, adjusted Rand index with the truth, means of the two
+groups, and how far the genes' posterior means and standard deviations are from those of NUTS (in
+posterior standard deviations; Monte-Carlo error is about that over the root of ``ess``). NUTS
+starts at the variational optimum, or without one at gene-wise fits and the best halves.
+"""
+
+import argparse
+import time
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from timecourse_truth import adjusted_rand
+
+from expressway.core.cohort import samples
+from expressway.models import dirichlet_sampler, nb
+from expressway.models.dirichlet import Prior
+from expressway.models.dirichlet_draws import Draws
+from expressway.models.dirichlet_sampler import Point, Settings
+
+TIMES, EACH = 200, 20
+TRUE_SCALE, TRUE_CENTRES = 0.59, (0.15, 0.23, 0.4, 0.67, 0.7, 0.8)
+# Intercept and weights of a group, and the size parameter (1 / dispersion).
+GROUPS = (
+    ((2.45, -1.0, -0.76, 0.1, 0.5, 1.1, 1.4), 23.7),
+    ((2.45, 1.2, 0.46, -0.1, -0.9, -1.1, -1.4), 3.7),
+)
+SCALE, CENTRES = 0.5, (0.1, 0.4, 0.7)
+COORDINATES = ("level", "basis[1]", "basis[2]", "basis[3]", "log_dispersion")
+# One cluster, where the truth in the fitted basis is 0 and 0.
+NULL = "basis[3]"
+# Halves whose means are nearer than this many standard deviations are one cluster: those of a
+# normal sample are 2.6 apart.
+APART = 4.0
+
+
+class Toy(NamedTuple):
+    """Counts, design and truth."""
+
+    y: np.ndarray
+    z: np.ndarray
+    offset: np.ndarray
+    group: np.ndarray
+
+
+class Found(NamedTuple):
+    """What a method found: seconds, notes, labels and posterior of eta."""
+
+    method: str
+    seconds: float
+    note: str
+    labels: np.ndarray
+    """A row a gene, a column a coordinate."""
+    mean: np.ndarray
+    sd: np.ndarray
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sticks", type=int, default=10)
+    parser.add_argument("--warmup", type=int, default=500)
+    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--steps", type=int, nargs="*", default=[2000, 10_000], help="AutoNormal's")
+    wanted = parser.parse_args()
+    toy = simulated(wanted.seed)
+    eta = gene_wise(toy)
+    priors = [
+        Prior(mean=float(m), mean_sd=float(2 * s))
+        for m, s in zip(eta.mean(0), eta.std(0), strict=True)
+    ]
+    ours = variational(toy, priors)
+    start = halves(eta, priors, wanted.sticks) if ours is None else ours[1]
+    settings = Settings(wanted.warmup, wanted.draws, seed=wanted.seed)
+    exact = nuts(toy, priors, start, settings)
+    found = [exact] if ours is None else [ours[0], exact]
+    found += [automatic(toy, priors, wanted.sticks, steps, wanted.seed) for steps in wanted.steps]
+    for one in found:
+        print(f"{one.method}: {one.seconds:.1f} s; {one.note}")
+    print()
+    print(table(found, exact, toy.group).to_string(index=False))
+
+
+def variational(toy: Toy, priors: list[Prior]) -> tuple[Found, Point] | None:  # noqa: ARG001
+    """The variational fit and the point where NUTS starts; None until there is one."""
+    # TODO(cluster): connect `tl.cluster` (#7).
+    return None
+
+
+def nuts(toy: Toy, priors: list[Prior], start: Point, settings: Settings) -> Found:
+    """NUTS from a start."""
+    run = dirichlet_sampler.sample(toy.y, toy.z, toy.offset, priors, start=start, settings=settings)
+    note = (
+        f"{run.divergences} divergences in {settings.draws} draws, "
+        f"{run.steps / settings.draws:.0f} steps a draw; of eta: largest r_hat "
+        f"{run.r_hat.max():.3f}, least ess {run.ess.min():.0f}, median {np.median(run.ess):.0f}"
+    )
+    return of_draws("NUTS", run.seconds, note, run.draws)
+
+
+def automatic(toy: Toy, priors: list[Prior], sticks: int, steps: int, seed: int) -> Found:
+    """AutoNormal."""
+    run = dirichlet_sampler.automatic(
+        toy.y, toy.z, toy.offset, priors, sticks=sticks, steps=steps, seed=seed
+    )
+    ended = "converged" if run.converged else "not converged"
+    note = (
+        f"ELBO {run.elbo[-steps // 10 :].mean():.1f} "
+        f"({ended}: {run.rise:+.2f} ± {run.error:.2f} over the last tenth)"
+    )
+    return of_draws(f"AutoNormal, {steps} steps", run.seconds, note, run.draws)
+
+
+def of_draws(method: str, seconds: float, note: str, draws: Draws) -> Found:
+    """Labels and moments."""
+    labels = np.column_stack([draws.labels(k) for k in range(draws.eta.shape[2])])
+    return Found(method, seconds, note, labels, draws.eta.mean(axis=0), draws.eta.std(axis=0))
+
+
+def table(found: list[Found], exact: Found, group: np.ndarray) -> pd.DataFrame:
+    """A row a method and coordinate."""
+    rows = []
+    for one in found:
+        for k, name in enumerate(COORDINATES):
+            truth = np.zeros_like(group) if name == NULL else group
+            label = one.labels[:, k]
+            off = (one.mean[:, k] - exact.mean[:, k]) / exact.sd[:, k]
+            rows.append(
+                {
+                    "method": one.method,
+                    "coordinate": name,
+                    "clusters": label.max(),
+                    "ARI": 1.0 if same(label, truth) else adjusted_rand(label, truth),
+                    "mean_0": one.mean[group == 0, k].mean(),
+                    "mean_1": one.mean[group == 1, k].mean(),
+                    "off_median": np.median(np.abs(off)),
+                    "off_max": np.max(np.abs(off)),
+                    "sd_ratio": np.median(one.sd[:, k] / exact.sd[:, k]),
+                }
+            )
+    return pd.DataFrame(rows).round(3)
+
+
+def same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two partitions are the same, also where all is one cluster."""
+    return np.array_equal(a[:, None] == a, b[:, None] == b)
+
+
+def halves(eta: np.ndarray, priors: list[Prior], sticks: int) -> Point:
+    """A start: of each coordinate one component, or two where the best two groups are far apart."""
+    shape = (eta.shape[1], sticks)
+    mu = np.broadcast_to([[p.mean] for p in priors], shape).astype(float)
+    s = np.broadcast_to([[p.shape / p.rate] for p in priors], shape).astype(float)
+    v = np.full((shape[0], sticks - 1), 0.5)
+    for k, p in enumerate(priors):
+        x = np.sort(eta[:, k])
+        cut = min(range(2, len(x) - 1), key=lambda c: within(x[:c]) + within(x[c:]))
+        parts = [x[:cut], x[cut:]]
+        sd = np.sqrt(sum(map(within, parts)) / len(x))
+        if parts[1].mean() - parts[0].mean() < APART * sd:
+            parts = [x]
+        left = len(x)
+        for j, part in enumerate(parts):
+            mu[k, j] = part.mean()
+            s[k, j] = (p.shape + len(part) / 2) / (p.rate + within(part) / 2)
+            v[k, j] = (1 + len(part)) / (2 + left)
+            left -= len(part)
+    return Point(eta, mu, s, v, np.ones(shape[0]))
+
+
+def within(x: np.ndarray) -> float:
+    """Sum of squares about the mean."""
+    return float(np.sum((x - x.mean()) ** 2))
+
+
+def gene_wise(toy: Toy) -> np.ndarray:
+    """Maximum-likelihood coefficients and log dispersions."""
+    begin = time.perf_counter()
+    fit = nb.fit(samples(toy.y.T, toy.z))
+    print(f"gene-wise fits: {time.perf_counter() - begin:.1f} s, with compilation")
+    return np.column_stack([fit.beta, fit.log_alpha])
+
+
+def simulated(seed: int) -> Toy:
+    """The toy as it was posted."""
+    rng = np.random.default_rng(seed)
+    t = np.linspace(0, 1, TIMES)
+    counts = []
+    for weight, size in GROUPS:
+        mu = np.exp(radial(t, TRUE_CENTRES, TRUE_SCALE) @ np.array(weight))
+        counts.append(rng.poisson(rng.gamma(size, np.broadcast_to(mu, (EACH, TIMES)) / size)))
+    q, r = np.linalg.qr(radial(t, CENTRES, SCALE))
+    z = q * np.sign(np.diag(r)) * np.sqrt(TIMES)
+    group = np.repeat([0, 1], EACH)
+    return Toy(np.vstack(counts).astype(float), z, np.zeros(TIMES), group)
+
+
+def radial(t: np.ndarray, centres: tuple[float, ...], scale: float) -> np.ndarray:
+    """A column of ones, and Gaussian functions of time."""
+    functions = np.exp(-((t[:, None] - np.array(centres)) ** 2) / (2 * scale**2))
+    return np.column_stack([np.ones(len(t)), functions])
+
+
+if __name__ == "__main__":
+    main()
