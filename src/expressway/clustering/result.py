@@ -1,5 +1,6 @@
 """What a clustering can be asked for."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,7 +44,7 @@ def joined(
         each.sites,
         (own, *((i,) for i in alone)),
         priors,
-        start=Starts(max(settings.starts // 2, 1), settings.seed),
+        start=Starts(max(settings.starts // 4, 1), settings.seed),
         warm=warm,
         labels=label.reshape(-1),
     )
@@ -57,8 +58,11 @@ class Clusters:
     ----------
     data, settings, priors
         What was clustered and how.
-    found, together
-        Mixtures of each coordinate, and the mixture over all coefficients (modules).
+    found
+        Mixtures of each coordinate.
+    joint, stale
+        Mixture over all coefficients (modules), and whether it is that of another prior, from which
+        the one of this prior is found when it is first asked for (`together`).
     seconds
         Of each stage.
     doubts
@@ -69,9 +73,17 @@ class Clusters:
     settings: Settings
     priors: tuple[Prior, ...]
     found: Clustered
-    together: Mixtures
+    joint: Mixtures
     seconds: Mapping[str, Any]
     doubts: tuple[str, ...] = ()
+    stale: bool = False
+
+    @functools.cached_property
+    def together(self) -> Mixtures:
+        """Mixture over all coefficients: modules."""
+        if not self.stale:
+            return self.joint
+        return joined(self.data, self.found, self.priors, self.settings, warm=self.joint)
 
     def coefficients(self) -> pd.DataFrame:
         """One row a gene: status, posterior mean and standard deviation of each coordinate.
@@ -224,8 +236,7 @@ class Clusters:
         )
         told = tuple((kind, value, np.nan) for kind, value in mixtures.trace)
         each = old._replace(mixtures=mixtures, bounds=told)
-        together = joined(self.data, each, given, self.settings, warm=self.together)
-        return replace(self, priors=given, found=each, together=together)
+        return replace(self, priors=given, found=each, stale=True)
 
     def numbers(self) -> dict[str, int]:
         """Clusters of each coordinate, and modules, with at least half a gene."""

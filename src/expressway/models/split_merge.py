@@ -22,15 +22,23 @@ FEWEST = 4.0
 RISE = 1e-3
 # Moves whose bound on the genes concerned, with the sticks of two components alone, loses more than
 # this are not tried on all genes: the other sticks do not change it by as much.
-HOPELESS = -4.0
+HOPELESS = -1.0
 # Genes from which cuts are proposed.
 PROPOSE = 3000
-# Cycles of a proposal; of a trial on all genes, each followed by how many nats it may be behind to
-# go on; and of what was accepted.
-SHORT, TRIALS, AFTER = 8, ((2, 8.0), (4, 2.0), (8, 0.5), (30, 0.0)), 6
+# Cycles of a proposal, how many of them go on, and for how long.
+GLANCE, PROMISING, SHORT = 2, 2, 8
+# Cycles of a trial on all genes, each with how many nats it may then be behind to go on; and of
+# what was accepted.
+TRIALS, AFTER = ((2, 8.0), (4, 2.0), (8, 0.5), (30, 0.0)), 6
 # Genes whose responsibility is below this do not take part in a proposal.
 CONCERNED = 0.02
 CUTS = np.array([0.08, 0.25, 0.5, 0.75, 0.92])
+# With several coordinates along each of two axes.
+FEWER = np.array([0.25, 0.5, 0.75])
+
+
+# What is known of components whose moves failed.
+Failed = list[tuple[float, ...]]
 
 
 class Move(NamedTuple):
@@ -49,7 +57,9 @@ class Searched(NamedTuple):
     events: list[tuple[str, float]]
 
 
-def search(state: Mixed, seen: Seen, base: Base, rng: np.random.Generator) -> Searched:
+def search(
+    state: Mixed, seen: Seen, base: Base, rng: np.random.Generator, failed: Failed | None = None
+) -> Searched:
     """Splits and merges until none raises the bound.
 
     Parameters
@@ -62,10 +72,12 @@ def search(state: Mixed, seen: Seen, base: Base, rng: np.random.Generator) -> Se
         The prior.
     rng
         For the genes that cuts are proposed from.
+    failed
+        Moves that failed before, to which those of this search are added.
     """
+    failed = [] if failed is None else failed
     state = climb(state, seen, base, LONG)
     events: list[tuple[str, float]] = []
-    failed: list[tuple[float, ...]] = []
     while True:
         before = len(events)
         for kind, moves in (("merge", _merges), ("split", _splits)):
@@ -106,7 +118,7 @@ def _signature(state: Mixed, gone: tuple[int, ...]) -> tuple[float, ...]:
     return tuple(found)
 
 
-def _known(signature: tuple[float, ...], failed: list[tuple[float, ...]]) -> bool:
+def _known(signature: tuple[float, ...], failed: Failed) -> bool:
     """Whether a move of these components failed before they changed by a hundredth."""
     a = np.array(signature)
     near = 0.01 * (np.abs(a) + abs(a[1]) * 0.1)
@@ -158,7 +170,7 @@ def _splits(
     seen: Seen,
     base: Base,
     rng: np.random.Generator,
-    failed: list[tuple[float, ...]],
+    failed: Failed,
 ) -> list[Move]:
     """The best way to cut each component in two, those that gain most first."""
     if np.all(state.totals.size > EMPTY):
@@ -174,15 +186,18 @@ def _splits(
             continue
         whole = values(_only(state.components, j), genes, np.array([0]))
         one = _alone(_sums(genes, whole, np.ones((1, len(genes.field[0]))), 2), genes, pair)
+        sides = [np.stack([side, 1.0 - side]) for side in _cuts(genes, whole)]
+        begun = [_sums(genes, whole, each, 2) for each in sides]
+        tried = [
+            _alone(totals, genes, pair, GLANCE) for totals in begun if np.min(totals.size) >= 1.0
+        ]
+        # The most promising go on.
+        tried.sort(key=lambda two: -two.elbo)
+        ends = [climb(two, genes, pair, SHORT, 0.05) for two in tried[:PROMISING]]
         best: Move | None = None
-        for side in _cuts(genes, whole):
-            totals = _sums(genes, whole, np.stack([side, 1.0 - side]), 2)
-            if np.min(totals.size) < 1.0:
-                continue
-            two = _alone(totals, genes, pair)
-            gain = two.elbo - one.elbo
-            if best is None or gain > best.gain:
-                best = Move((int(j),), two.totals, gain)
+        for two in ends:
+            if best is None or two.elbo - one.elbo > best.gain:
+                best = Move((int(j),), two.totals, two.elbo - one.elbo)
         if best is not None:
             found.append(best)
     return sorted(found, key=lambda move: -move.gain)
@@ -216,7 +231,7 @@ def _cuts(genes: Seen, whole: Values) -> Iterator[Float[np.ndarray, "g"]]:
         along = axis @ scaled
         order = np.argsort(along)
         reached = np.cumsum(weight[order])
-        for cut in CUTS:
+        for cut in CUTS if len(mean) == 1 else FEWER:
             yield (along > along[order[min(np.searchsorted(reached, cut), len(order) - 1)]]) * 1.0
     distance = np.sum(scaled**2, axis=0)
     order = np.argsort(distance)
@@ -240,7 +255,7 @@ def _merges(
     seen: Seen,
     base: Base,
     rng: np.random.Generator,
-    failed: list[tuple[float, ...]],
+    failed: Failed,
 ) -> list[Move]:
     """Each component and its nearest neighbour made one, those that gain most first."""
     active = state.active()
