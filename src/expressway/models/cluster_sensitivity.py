@@ -23,33 +23,16 @@ import scipy.linalg
 
 from expressway._errors import InputError
 from expressway._types import Float
-from expressway.core import newton
-from expressway.core.functions import Closed
-from expressway.core.newton import Certificate, Point
+from expressway.core.newton import Certificate
 
+from . import mixture_globals
+from .cluster_optimum import Optimum, optimum, portions, rested
 from .expected_counts import Counts
 from .gene_clusters import FLAT
 from .gene_mixtures import Mixtures, Sites
-from . import mixture_globals
-from .mixture_globals import PRIOR, Layout, layout
-from .mixture_response import (
-    Answer,
-    Curved,
-    Natural,
-    Push,
-    Rest,
-    answer,
-    at_rest,
-    curved,
-    likelihoods,
-    pushed,
-)
+from .mixture_globals import PRIOR
+from .mixture_response import Answer, Push, Rest, answer, pushed
 from .sample_scores import derivatives, terms
-
-# Numbers of an array of a portion of the genes.
-PART = 400_000
-# Newton's steps from the end of coordinate ascent.
-STEPS = 100
 
 
 class Quantity(NamedTuple):
@@ -80,29 +63,10 @@ class Sensitivity(NamedTuple):
     """Nats from the end of coordinate ascent to the optimum."""
 
 
-class Optimum(NamedTuple):
-    """Mixtures at an optimum of the bound, to a certificate."""
-
-    sites: Sites
-    """Less the center."""
-    blocks: tuple[tuple[int, ...], ...]
-    layout: Layout
-    found: newton.Found
-    gain: float
-    mean: Float[np.ndarray, "g c"]
-    """Of genes' values, less the center."""
-    naturals: tuple[Natural, ...]
-    curved: Curved
-    hessian: Float[np.ndarray, "t t"]
-    """Of minus the bound."""
-    jacobian: Float[np.ndarray, "m t"]
-    """Of natural parameters."""
-
-
 class Move(NamedTuple):
     """Derivatives of quantities in the data of some genes.
 
-    In the field ``mean``; in the precision ``-(spread + m mean' + mean m') / 2``, m the genes' mean.
+    In the field ``mean``; in the precision ``-(spread + m mean' + mean m') / 2``, m the mean.
     """
 
     genes: slice
@@ -112,115 +76,10 @@ class Move(NamedTuple):
     """Entries of the upper half within blocks; the others are 0."""
 
 
-def optimum(mixtures: Mixtures, sites: Sites) -> Optimum:
-    """The optimum of the bound nearest to where coordinate ascent stopped.
-
-    Parameters
-    ----------
-    mixtures
-        As `gene_mixtures.fit` found them.
-    sites
-        Likelihoods that they were found from.
-
-    Raises
-    ------
-    InputError
-        The blocks leave coordinates out.
-    Saddle, Unfinished
-        There is no optimum near: say so, and do without derivatives.
-    """
-    blocks = tuple(block.coordinates for block in mixtures.blocks)
-    width = sites.field.shape[1]
-    if sorted(c for block in blocks for c in block) != list(range(width)):
-        msg = f"blocks {blocks} of {width} coordinates; put each coordinate into one block"
-        raise InputError(msg)
-    moved = sites.shifted(mixtures.center)
-    at = layout(mixtures.blocks)
-    mean = mixtures.mean - mixtures.center  # goes along with the steps
-    last: dict[bytes, Curved] = {}
-
-    def genes(t: np.ndarray, natural: np.ndarray) -> Curved:
-        key = t.tobytes()
-        if key not in last:
-            last.clear()
-            last[key] = _genes(moved, blocks, at, natural, mean)
-        return last[key]
-
-    def value_gradient(t: np.ndarray) -> tuple[float, np.ndarray]:
-        here = mixture_globals.first(t, at.fixed)
-        seen = genes(t, here.natural)
-        return here.divergence - seen.value, here.slope - seen.gradient @ here.jacobian
-
-    def hessian(t: np.ndarray) -> np.ndarray:
-        here = mixture_globals.first(t, at.fixed)
-        seen = genes(t, here.natural)
-        found = mixture_globals.second(t, seen.gradient, at.fixed)
-        found = found - here.jacobian.T @ seen.hessian @ here.jacobian
-        return 0.5 * (found + found.T)
-
-    problem = Closed(value_gradient, hessian, at.theta)
-    before = value_gradient(at.start)[0]
-    found = newton.minimise(problem, Point(at.start, 0.0, 0, 0), STEPS, lambda _: None)
-    newton.regular(found, problem)  # pyright: ignore[reportArgumentType]
-    t = np.asarray(found.t)
-    here = mixture_globals.first(t, at.fixed)
-    return Optimum(
-        sites=moved,
-        blocks=blocks,
-        layout=at,
-        found=found,
-        gain=before - value_gradient(t)[0],
-        mean=mean,
-        naturals=at.naturals(here.natural),
-        curved=genes(t, here.natural),
-        hessian=hessian(t),
-        jacobian=here.jacobian,
-    )
-
-
-def _parts(genes: int, width: int) -> Iterator[slice]:
-    step = max(PART // width, 64)
-    return (slice(first, min(first + step, genes)) for first in range(0, genes, step))
-
-
-def _rest(
-    sites: Sites,
-    blocks: tuple[tuple[int, ...], ...],
-    naturals: tuple[Natural, ...],
-    mean: Float[np.ndarray, "g c"],
-    some: slice,
-) -> Rest:
-    """Some genes at their best."""
-    seen = likelihoods(sites.field[some], sites.precision[some], blocks)
-    return at_rest(naturals, blocks, seen, mean[some])
-
-
-def _genes(
-    sites: Sites,
-    blocks: tuple[tuple[int, ...], ...],
-    at: Layout,
-    natural: Float[np.ndarray, "m"],
-    mean: Float[np.ndarray, "g c"],
-) -> Curved:
-    """All genes' bound and its derivatives in natural parameters; their means are changed."""
-    naturals, m = at.naturals(natural), len(natural)
-    value, gradient, hessian = 0.0, np.zeros(m), np.zeros((m, m))
-    for some in _parts(len(mean), m):
-        rest = _rest(sites, blocks, naturals, mean, some)
-        mean[some] = rest.mean
-        part = curved(rest, blocks)
-        value += part.value
-        gradient += part.gradient
-        hessian += part.hessian
-    return Curved(value, gradient, hessian)
-
-
 def quantities(of: Optimum, together: tuple[tuple[int, int], ...] = ()) -> tuple[Quantity, ...]:
     """Sizes and pairs of every block, and chosen pairs of genes."""
     found = [
-        Quantity("genes", b, (int(j),))
-        for b, places in enumerate(of.layout.active)
-        for j in places
+        Quantity("genes", b, (int(j),)) for b, places in enumerate(of.layout.active) for j in places
     ]
     found += [Quantity("pairs", b, ()) for b in range(len(of.blocks))]
     found += [Quantity("together", b, pair) for b in range(len(of.blocks)) for pair in together]
@@ -249,8 +108,8 @@ def _told(of: Optimum, asked: tuple[Quantity, ...]) -> _Told:
             one, other = (share[gene][quantity.block] for gene in quantity.which)
             value[o] = one @ other
     rest_of = [o for o, quantity in enumerate(asked) if quantity.kind != "genes"]
-    for some in _parts(len(of.mean), slope.shape[1]):
-        rest = _rest(of.sites, of.blocks, of.naturals, of.mean, some)
+    for some in portions(len(of.mean), slope.shape[1]):
+        rest = rested(of.sites, of.blocks, of.naturals, of.mean, some)
         for o in rest_of:
             push = _own(of, asked[o], rest, some, share)
             if asked[o].kind == "pairs":
@@ -267,7 +126,7 @@ def _shares(of: Optimum, asked: tuple[Quantity, ...]) -> dict[int, list[np.ndarr
     genes = sorted({gene for each in asked if each.kind == "together" for gene in each.which})
     found = {}
     for gene in genes:
-        rest = _rest(of.sites, of.blocks, of.naturals, of.mean, slice(gene, gene + 1))
+        rest = rested(of.sites, of.blocks, of.naturals, of.mean, slice(gene, gene + 1))
         found[gene] = [part.share[0] for part in rest.blocks]
     return found
 
@@ -303,8 +162,8 @@ def _moves(of: Optimum, asked: tuple[Quantity, ...], told: _Told) -> Iterator[Mo
         of.hessian, of.jacobian.T @ told.slope.T, assume_a="pos"
     )
     commons = [of.layout.naturals(each) for each in through.T]
-    for some in _parts(len(of.mean), through.shape[0]):
-        rest = _rest(of.sites, of.blocks, of.naturals, of.mean, some)
+    for some in portions(len(of.mean), through.shape[0]):
+        rest = rested(of.sites, of.blocks, of.naturals, of.mean, some)
         answers = []
         for quantity, common in zip(asked, commons, strict=True):
             own = _own(of, quantity, rest, some, told.share)
@@ -368,8 +227,8 @@ def sensitivity(
     ------
     InputError
         Blocks leave coordinates out, or counts are of other genes or coordinates.
-    Saddle, Unfinished
-        There is no optimum near: it has no derivatives.
+    Saddle, SingularJacobian, Unfinished
+        There is no optimum near: there are no derivatives.
 
     Notes
     -----

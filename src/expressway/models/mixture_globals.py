@@ -1,9 +1,9 @@
 """``q`` of components as parameters to differentiate in: divergence from the prior, what genes see.
 
-The active components of all blocks lie one after the other. Derivatives are written out: third
-derivatives of log-gamma take JAX seconds to compile. Sticks up to the last active component of a block are
-parameters; of those behind it the best is known, ``Beta(1, E c)``, whose divergence is
-``log E c - E log c`` each, and components without genes have their prior for ``q``.
+The active components of all blocks lie one after the other. Sticks up to the last active component
+of a block are parameters; of those behind it the best is known, ``Beta(1, E c)``, whose divergence
+is ``log E c - E log c`` each, and components without genes have their prior for ``q``. Derivatives
+are written out: third ones of log-gamma take JAX seconds to compile.
 """
 
 from typing import NamedTuple
@@ -23,8 +23,7 @@ from .mixture_response import Natural
 PRIOR = ("concentration_mean", "concentration_shape", "mean_sd", "shape", "rate")
 
 
-# Parameters of components and their coordinates, of sticks, of concentrations; and what of the prior
-# coordinates have.
+# Parameters of components' coordinates, of sticks, of concentrations; a coordinate's prior numbers.
 ENTRY = ("mean", "log_variance", "log_shape", "log_rate")
 STICK = ("log_taken", "log_left")
 CONCENTRATION = ("log_concentration_shape", "log_concentration_rate")
@@ -85,9 +84,8 @@ class Layout(NamedTuple):
 
 def layout(blocks: tuple[Block, ...]) -> Layout:
     """Parameters of the active components of some blocks, where they are."""
-    entries: dict[str, list[np.ndarray]] = {name: [] for name in ENTRY}
+    theta: dict[str, list[np.ndarray]] = {name: [] for name in ENTRY + STICK + CONCENTRATION}
     numbers: dict[str, list[np.ndarray]] = {name: [] for name in NUMBERS}
-    sticks: dict[str, list[np.ndarray]] = {name: [] for name in STICK}
     active, width, owner, taken, left = [], [], [], [], []
     of_entry, of_stick, behind = [], [], []
     for block in blocks:
@@ -97,13 +95,15 @@ def layout(blocks: tuple[Block, ...]) -> Layout:
         used = min(int(places[-1]) + 1, base.truncation - 1)
         for name, part in zip(ENTRY, (q.mean, q.variance, q.shape, q.rate), strict=True):
             value = part[places].ravel()
-            entries[name].append(value if name == "mean" else np.log(value))
+            theta[name].append(value if name == "mean" else np.log(value))
         for name, part in zip(
             NUMBERS, (base.mean, base.precision, base.shape, base.rate), strict=True
         ):
             numbers[name].append(np.tile(part, len(places)))
         for name, part in zip(STICK, (q.taken, q.left), strict=True):
-            sticks[name].append(np.log(part[:used]))
+            theta[name].append(np.log(part[:used]))
+        for name, value in zip(CONCENTRATION, q.concentration, strict=True):
+            theta[name].append(np.log([value]))
         stick = np.arange(used)
         owner.append(np.kron(np.eye(len(places)), np.ones((1, d))))
         taken.append((places[:, None] == stick) * 1.0)
@@ -113,22 +113,21 @@ def layout(blocks: tuple[Block, ...]) -> Layout:
         behind.append(base.truncation - 1.0 - used)
         active.append(places)
         width.append(d)
-    gamma = np.array([block.state.components.concentration for block in blocks])
-    theta = {
-        **{name: np.concatenate(entries[name]) for name in ENTRY},
-        **{name: np.concatenate(sticks[name]) for name in STICK},
-        **dict(zip(CONCENTRATION, np.log(gamma.T), strict=True)),
-    }
-    prior = [np.concatenate(numbers[name]) for name in NUMBERS]
+    prior = {name: np.concatenate(parts) for name, parts in numbers.items()}
     fixed = Fixed(
-        *prior,
-        np.array([block.base.concentration for block in blocks], float),
-        *(_diagonal(parts) for parts in (owner, taken, left, of_entry, of_stick)),
-        np.array(behind),
-        _order([len(places) for places in active], width),
+        **prior,
+        concentration=np.array([block.base.concentration for block in blocks], float),
+        owner=_diagonal(owner),
+        taken=_diagonal(taken),
+        left=_diagonal(left),
+        of_entry=_diagonal(of_entry),
+        of_stick=_diagonal(of_stick),
+        behind=np.array(behind),
+        order=_order([len(places) for places in active], width),
     )
-    flat = Flat(theta, "components")
-    return Layout(fixed, flat, np.asarray(flat.vector(theta)), tuple(active), tuple(width))
+    start = {name: np.concatenate(parts) for name, parts in theta.items()}
+    flat = Flat(start, "components")
+    return Layout(fixed, flat, np.asarray(flat.vector(start)), tuple(active), tuple(width))
 
 
 def _diagonal(parts: list[np.ndarray]) -> np.ndarray:
@@ -256,17 +255,17 @@ def first(t: Float[np.ndarray, "t"], fixed: Fixed) -> First:
     for i, name in enumerate(STICK):
         own, rest = stick.own_slope[i], stick.rest_slope[i]
         jacobian[:a, at.place[name]] = fixed.taken * own + fixed.left * rest
-    linear, square_at = np.arange(a, a + e), np.arange(a + e, a + 2 * e)
+    linear, squares = np.arange(a, a + e), np.arange(a + e, a + 2 * e)
     jacobian[linear, at.place["mean"]] = s.mean
     for name, sign in (("log_shape", 1.0), ("log_rate", -1.0)):
         jacobian[linear, at.place[name]] = sign * s.mean * m
-        jacobian[square_at, at.place[name]] = sign * s.mean
+        jacobian[squares, at.place[name]] = sign * s.mean
     return First(found, slope, natural[fixed.order], jacobian[fixed.order])
 
 
 def _divergence(at: _Theta, fixed: Fixed, size: int) -> tuple[float, np.ndarray]:
     """Of ``q`` from the prior, and its gradient."""
-    m, v, s, stick, c = at.mean, at.variance, at.s, at.stick, at.c
+    v, s, stick, c = at.variance, at.s, at.stick, at.c
     p, away = fixed.precision, at.mean - fixed.mean
     found = 0.5 * np.sum(p * (away**2 + v) - 1.0 - np.log(p * v))
     slope = np.zeros(size)

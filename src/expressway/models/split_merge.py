@@ -178,7 +178,7 @@ def _splits(
     r = values(state.components, seen, state.active()).responsibility
     pair = base._replace(truncation=2)
     found = []
-    for j in state.active():
+    for j in state.active().tolist():
         if state.totals.size[j] < FEWEST or _known(_signature(state, (j,)), failed):
             continue
         genes = _concerned(r, (j,), seen, rng)
