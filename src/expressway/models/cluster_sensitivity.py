@@ -31,7 +31,7 @@ from .expected_counts import Counts
 from .gene_clusters import FLAT
 from .gene_mixtures import Mixtures, Sites
 from .mixture_globals import PRIOR
-from .mixture_response import Answer, Push, Rest, answer, pushed
+from .mixture_response import Rest, pushed, slopes, tilted
 from .sample_scores import derivatives, terms
 
 
@@ -101,8 +101,7 @@ def _told(of: Optimum, asked: tuple[Quantity, ...]) -> _Told:
     share = _shares(of, asked)
     for o, quantity in enumerate(asked):
         if quantity.kind == "genes":
-            j = list(of.layout.active[quantity.block]).index(quantity.which[0])
-            at = of.layout.constants()[quantity.block][j]
+            at = _place(of, quantity)
             value[o], slope[o] = of.curved.gradient[at], of.curved.hessian[at]
         elif quantity.kind == "together":
             one, other = (share[gene][quantity.block] for gene in quantity.which)
@@ -115,10 +114,14 @@ def _told(of: Optimum, asked: tuple[Quantity, ...]) -> _Told:
             if asked[o].kind == "pairs":
                 r = rest.blocks[asked[o].block].share
                 value[o] += 0.5 * np.sum(r * push)
-            pushes = [n.push(np.zeros((1, len(n.constant)))) for n in of.naturals]
-            pushes[asked[o].block] = of.naturals[asked[o].block].push(push)
-            slope[o] += pushed(rest, of.blocks, answer(rest, of.blocks, tuple(pushes)))
+            slope[o] += pushed(rest, of.blocks, asked[o].block, push)
     return _Told(value, slope, share)
+
+
+def _place(of: Optimum, quantity: Quantity) -> int:
+    """Of a component's constant among natural parameters."""
+    j = of.layout.active[quantity.block].tolist().index(quantity.which[0])
+    return int(of.layout.constants()[quantity.block][j])
 
 
 def _shares(of: Optimum, asked: tuple[Quantity, ...]) -> dict[int, list[np.ndarray]]:
@@ -138,11 +141,9 @@ def _own(
     some: slice,
     share: dict[int, list[np.ndarray]],
 ) -> Float[np.ndarray, "_ a"]:
-    """Derivatives of a quantity in responsibilities: what its push of constants is."""
+    """Derivatives of pairs in responsibilities: what their push of constants is."""
     block = quantity.block
     r = rest.blocks[block].share
-    if quantity.kind == "genes":
-        return (of.layout.active[block] == quantity.which[0])[None] * 1.0
     if quantity.kind == "pairs":
         return of.curved.gradient[of.layout.constants()[block]] - r
     push = np.zeros_like(r)
@@ -161,30 +162,42 @@ def _moves(of: Optimum, asked: tuple[Quantity, ...], told: _Told) -> Iterator[Mo
     through = of.jacobian @ scipy.linalg.solve(
         of.hessian, of.jacobian.T @ told.slope.T, assume_a="pos"
     )
-    commons = [of.layout.naturals(each) for each in through.T]
-    for some in portions(len(of.mean), through.shape[0]):
+    # What is the same for all genes; a size is its component's constant.
+    common = through.T.copy()
+    rest_of = []
+    for o, quantity in enumerate(asked):
+        if quantity.kind == "genes":
+            common[o, _place(of, quantity)] += 1.0
+        else:
+            rest_of.append(o)
+    width = [n.constant.size + 2 * n.linear.size for n in of.naturals]
+    parts = np.split(common, np.cumsum(width)[:-1], axis=1)
+    for some in portions(len(of.mean), common.shape[1]):
         rest = rested(of.sites, of.blocks, of.naturals, of.mean, some)
-        answers = []
-        for quantity, common in zip(asked, commons, strict=True):
-            own = _own(of, quantity, rest, some, told.share)
-            pushes = [Push(n.constant[None], n.linear, n.precision) for n in common]
-            mine = pushes[quantity.block]
-            pushes[quantity.block] = mine._replace(constant=mine.constant + own)
-            answers.append(answer(rest, of.blocks, tuple(pushes)))
-        mean = np.stack([each.mean for each in answers])
-        yield Move(some, rest, mean, _spread(of.blocks, answers))
-
-
-def _spread(
-    blocks: tuple[tuple[int, ...], ...], answers: list[Answer]
-) -> dict[tuple[int, int], np.ndarray]:
-    found = {}
-    for number, block in enumerate(blocks):
-        for i, a in enumerate(block):
-            for j, b in enumerate(block):
-                if a <= b:
-                    found[a, b] = np.stack([each.spread[number][:, i, j] for each in answers])
-    return found
+        pushes = {o: _own(of, asked[o], rest, some, told.share) for o in rest_of}
+        first = np.empty((len(asked), *rest.mean.shape))
+        each, own = [], {}
+        for number, (part, block) in enumerate(zip(rest.blocks, of.blocks, strict=True)):
+            each.append(slopes(part))
+            first[:, :, list(block)] = np.moveaxis(each[-1].mean @ parts[number].T, 2, 0)
+            for o in (o for o in rest_of if asked[o].block == number):
+                own[o] = tilted(part, pushes[o])
+                first[o][:, list(block)] += own[o].mean
+        field = np.einsum("gab,ogb->oga", rest.answer, first, optimize=True)
+        spread, mean = {}, first
+        for number, (part, block) in enumerate(zip(rest.blocks, of.blocks, strict=True)):
+            places = list(block)
+            mean[:, :, places] += np.einsum("gij,ogj->ogi", part.spread, field[:, :, places])
+            moved = np.moveaxis(each[number].spread @ parts[number].T, 2, 0)
+            moved = moved + np.einsum(
+                "ghi,ogi->ogh", each[number].spread_field, field[:, :, places]
+            )
+            for o in (o for o in rest_of if asked[o].block == number):
+                moved[o] += own[o].spread
+            for h, (i, j) in enumerate(zip(*np.triu_indices(len(block)), strict=True)):
+                a, b = sorted((block[i], block[j]))
+                spread[a, b] = moved[:, :, h]
+        yield Move(some, rest, mean, spread)
 
 
 def in_prior(of: Optimum, slope: Float[np.ndarray, "o m"]) -> Float[np.ndarray, "o h"]:

@@ -35,18 +35,6 @@ class Natural(NamedTuple):
     linear: Float[np.ndarray, "a d"]
     precision: Float[np.ndarray, "a d"]
 
-    def push(self, constant: Float[np.ndarray, "_ a"]) -> "Push":
-        """Of the constants of single genes only."""
-        return Push(constant, np.zeros_like(self.linear), np.zeros_like(self.precision))
-
-
-class Push(NamedTuple):
-    """A direction in natural parameters; constants may be pushed gene by gene."""
-
-    constant: Float[np.ndarray, "_ a"]
-    linear: Float[np.ndarray, "a d"]
-    precision: Float[np.ndarray, "a d"]
-
 
 class Moments(NamedTuple):
     """``q(x, z)`` of a block for each gene."""
@@ -100,13 +88,23 @@ class Curved(NamedTuple):
     hessian: Float[np.ndarray, "m m"]
 
 
-class Answer(NamedTuple):
-    """How genes answer to a push."""
+class Slopes(NamedTuple):
+    """Derivatives of a block's moments in its natural parameters and field, others held.
 
-    share: tuple[Float[np.ndarray, "g _"], ...]
-    field: Float[np.ndarray, "g c"]
-    mean: Float[np.ndarray, "g c"]
-    spread: tuple[Float[np.ndarray, "g _ _"], ...]
+    Covariances are their upper halves (h entries), row by row.
+    """
+
+    mean: Float[np.ndarray, "g d m"]
+    spread: Float[np.ndarray, "g h m"]
+    spread_field: Float[np.ndarray, "g h d"]
+
+
+class Tilted(NamedTuple):
+    """The same along a push of a block's constants, gene by gene."""
+
+    share: Float[np.ndarray, "g a"]
+    mean: Float[np.ndarray, "g d"]
+    spread: Float[np.ndarray, "g h"]
 
 
 def likelihoods(
@@ -162,8 +160,12 @@ def at_rest(
     step for ``m = dA/df`` where that brings means of blocks nearer to each other.
     """
     mean = start.copy()
-    moving = np.arange(len(mean))
+    parts, _, size = _apart(naturals, blocks, seen, mean)
+    moving = np.flatnonzero(size > REST)
+    again = len(moving) > 0
     for _ in range(ROUNDS):
+        if not len(moving):
+            break
         some = _some(seen, moving)
         trial = mean[moving]
         for natural, block, within in zip(naturals, blocks, some.within, strict=True):
@@ -176,12 +178,10 @@ def at_rest(
             np.eye(c) + _diagonal(found, blocks, c) @ some.between, off[:, :, None]
         )[:, :, 0]
         _, _, ahead = _apart(naturals, blocks, some, trial - step)
-        trial = np.where((ahead < size)[:, None], trial - step, trial)
-        mean[moving] = trial
+        mean[moving] = np.where((ahead < size)[:, None], trial - step, trial)
         moving = moving[np.minimum(ahead, size) > REST]
-        if not len(moving):
-            break
-    parts, _, _ = _apart(naturals, blocks, seen, mean)
+    if again:
+        parts, _, _ = _apart(naturals, blocks, seen, mean)
     v = _diagonal(parts, blocks, mean.shape[1])
     inner = np.eye(mean.shape[1]) + seen.between @ v  # (I + V L_off)', as both are symmetric
     answer = -np.linalg.solve(inner, seen.between)
@@ -286,61 +286,54 @@ def _covariances(part: Moments, tau: Float[np.ndarray, "g a q"]) -> Float[np.nda
     return found.reshape(a * q, a * q)
 
 
-def answer(rest: Rest, blocks: tuple[tuple[int, ...], ...], pushes: tuple[Push, ...]) -> Answer:
-    """How responsibilities, means and covariances answer to a push of natural parameters."""
-    first = np.empty_like(rest.mean)
-    for part, block, push in zip(rest.blocks, blocks, pushes, strict=True):
-        first[:, list(block)] = _once(part, push, np.zeros_like(part.center))[1]
-    field = np.einsum("gab,gb->ga", rest.answer, first)
-    mean = np.empty_like(rest.mean)
-    shares, spreads = [], []
-    for part, block, push in zip(rest.blocks, blocks, pushes, strict=True):
-        own = list(block)
-        share, mean[:, own], within = _once(part, push, field[:, own])
-        off = part.mean - part.center[:, None]
-        spread = np.einsum("ga,gai,gaj->gij", share, off, off, optimize=True)
-        spread += np.einsum("ga,gaij->gij", share, part.covariance)
-        half = np.einsum("ga,gai,gaj->gij", part.share, within, off, optimize=True)
-        spread += half + half.transpose(0, 2, 1)
-        spread -= np.einsum(
-            "ga,gaik,ak,gakj->gij",
-            part.share,
-            part.covariance,
-            push.precision,
-            part.covariance,
-            optimize=True,
-        )
-        shares.append(share)
-        spreads.append(spread)
-    return Answer(tuple(shares), field, mean, tuple(spreads))
+def slopes(part: Moments) -> Slopes:
+    """Third derivatives of a block's log normaliser too: how its covariance moves."""
+    tau = part.statistics()
+    off = part.mean - part.center[:, None]
+    d = off.shape[2]
+    row, column = np.triu_indices(d)
+    both = off[:, :, row] * off[:, :, column] + part.covariance[:, :, row, column]
+    both -= part.spread[:, None, row, column]
+    # In the order g a h i: statistics of a component last.
+    tilt = (
+        part.covariance[:, :, row] * off[:, :, column, None]
+        + part.covariance[:, :, column] * off[:, :, row, None]
+    )
+    found = both[:, :, :, None] * tau[:, :, None, :]
+    found[..., 1 : d + 1] += tilt
+    found[..., d + 1 :] -= part.mean[:, :, None] * tilt
+    found[..., d + 1 :] -= part.covariance[:, :, row] * part.covariance[:, :, column]
+    found *= part.share[:, :, None, None]
+    field = np.sum(found[..., 1 : d + 1], axis=1)
+    spread = found.transpose(0, 2, 1, 3).reshape(len(off), len(row), -1)
+    return Slopes(_moved_means(part, tau), spread, field)
 
 
-def _once(
-    part: Moments, push: Push, field: Float[np.ndarray, "g d"]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Responsibilities, means, and means given labels, for a push and a change of the field."""
-    toward = push.linear + field[:, None]
-    square = part.mean**2 + np.einsum("gaii->gai", part.covariance)
-    tilt = push.constant + np.einsum("gai,gai->ga", part.mean, toward)
-    tilt = tilt - 0.5 * np.einsum("gai,ai->ga", square, push.precision)
-    share = part.share * (tilt - np.einsum("ga,ga->g", part.share, tilt)[:, None])
-    within = np.einsum("gaij,gaj->gai", part.covariance, toward - push.precision * part.mean)
-    mean = np.einsum("ga,gai->gi", share, part.mean)
-    return share, mean + np.einsum("ga,gai->gi", part.share, within), within
+def tilted(part: Moments, push: Float[np.ndarray, "_ a"]) -> Tilted:
+    """Derivatives along a push of constants."""
+    share = part.share * (push - np.sum(part.share * push, axis=1, keepdims=True))
+    row, column = np.triu_indices(part.mean.shape[2])
+    off = part.mean - part.center[:, None]
+    both = off[:, :, row] * off[:, :, column] + part.covariance[:, :, row, column]
+    spread = np.einsum("ga,gah->gh", share, both)
+    return Tilted(share, np.einsum("ga,gai->gi", share, part.mean), spread)
 
 
 def pushed(
-    rest: Rest, blocks: tuple[tuple[int, ...], ...], found: Answer
+    rest: Rest, blocks: tuple[tuple[int, ...], ...], number: int, push: Float[np.ndarray, "_ a"]
 ) -> Float[np.ndarray, "m"]:
-    """Derivatives in all natural parameters of what a push of constants, gene by gene, measures.
+    """Derivatives in all natural parameters of what a push of a block's constants measures.
 
     By symmetry of second derivatives: sums over genes of how means of T answer to that push.
     """
-    parts = []
-    for part, block, share in zip(rest.blocks, blocks, found.share, strict=True):
-        within = np.einsum("gaij,gj->gai", part.covariance, found.field[:, list(block)])
-        nothing = np.zeros((*share.shape, 1))
-        each = np.concatenate([nothing, within, -part.mean * within], axis=2)
-        total = share[:, :, None] * part.statistics() + part.share[:, :, None] * each
-        parts.append(np.sum(total, axis=0).ravel())
-    return np.concatenate(parts)
+    first = tilted(rest.blocks[number], push)
+    own = list(blocks[number])
+    field = np.einsum("gab,gb->ga", rest.answer[:, :, own], first.mean)
+    found = []
+    for i, (part, block) in enumerate(zip(rest.blocks, blocks, strict=True)):
+        tau = part.statistics()
+        moved = np.einsum("gim,gi->m", _moved_means(part, tau), field[:, list(block)])
+        if i == number:
+            moved = moved + np.einsum("ga,gaq->aq", first.share, tau).ravel()
+        found.append(moved)
+    return np.concatenate(found)
