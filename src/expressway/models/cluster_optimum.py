@@ -22,7 +22,7 @@ from .mixture_globals import Layout, layout
 from .mixture_response import Curved, Natural, Rest, at_rest, curved, likelihoods
 
 # Numbers of an array of a portion of the genes.
-PART = 400_000
+PART = 200_000
 # Newton's steps from the end of coordinate ascent.
 STEPS = 100
 

@@ -12,7 +12,8 @@ derivative in that gene's data (the chain rule in reverse).
 
 Held fixed: which components have genes (their number), the truncation, where the likelihood of the
 counts is expanded (the Gaussian likelihoods move with weights as sums over samples do, around the
-posterior that there is), size factors, design, and prior numbers that were taken from the data.
+posterior that there is; a clustering that is refreshed again moves by up to a third more or less),
+size factors, design, and prior numbers that were taken from the data.
 """
 
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ import scipy.linalg
 from expressway._errors import InputError
 from expressway._types import Float
 from expressway.core.newton import Certificate
+from expressway.core.threads import one_each
 
 from . import mixture_globals
 from .cluster_optimum import Optimum, optimum, portions, rested
@@ -216,6 +218,7 @@ def in_prior(of: Optimum, slope: Float[np.ndarray, "o m"]) -> Float[np.ndarray, 
     return both.transpose(0, 2, 1).reshape(len(slope), -1)
 
 
+@one_each()
 def sensitivity(
     mixtures: Mixtures,
     sites: Sites,
@@ -245,8 +248,9 @@ def sensitivity(
 
     Notes
     -----
-    A size's derivatives in all weights are what it changes by, to first order, if every sample is
-    seen twice; its value less a sample's derivative is the prediction without the sample.
+    A quantity less its derivative in a sample's weight is the prediction without the sample. That
+    is good where few genes are between components; a size that would change by many genes says
+    that the sample decides, not by how much.
     """
     g, c = sites.field.shape
     if counts is not None and (len(counts.y), counts.z.shape[1] + 1) != (g, c):

@@ -244,25 +244,27 @@ def _moved_means(part: Moments, statistics: np.ndarray) -> Float[np.ndarray, "g 
 
 def curved(rest: Rest, blocks: tuple[tuple[int, ...], ...]) -> Curved:
     """Sums over genes of the bound and its derivatives in natural parameters."""
-    statistics = [part.statistics() for part in rest.blocks]
-    rows: list[np.ndarray] = [np.zeros(0)] * rest.mean.shape[1]
-    width, place = 0, {}
-    gradient, direct = [], []
-    for part, block, tau in zip(rest.blocks, blocks, statistics, strict=True):
-        moved = _moved_means(part, tau)
-        for i, c in enumerate(block):
-            rows[c] = moved[:, i]
-            place[c] = slice(width, width + moved.shape[2])
-        width += moved.shape[2]
+    rows, places, gradient = [], [], []
+    width = sum(part.share.shape[1] * (1 + 2 * part.mean.shape[2]) for part in rest.blocks)
+    hessian = np.zeros((width, width))
+    for part in rest.blocks:
+        tau = part.statistics()
+        rows.append(_moved_means(part, tau))
+        begin = places[-1].stop if places else 0
+        place = slice(begin, begin + rows[-1].shape[2])
+        places.append(place)
         weighted = (part.share[:, :, None] * tau).reshape(len(tau), -1)
         gradient.append(np.sum(weighted, axis=0))
-        direct.append(_covariances(part, tau) - weighted.T @ weighted)
-    hessian = np.zeros((width, width))
-    for block, own in zip(blocks, direct, strict=True):
-        hessian[place[block[0]], place[block[0]]] = own
-    for a in range(len(rows)):
-        for b in range(len(rows)):
-            hessian[place[a], place[b]] += (rows[a] * rest.answer[:, a, b, None]).T @ rows[b]
+        hessian[place, place] = _covariances(part, tau) - weighted.T @ weighted
+    for i, one in enumerate(blocks):
+        for j, other in enumerate(blocks[: i + 1]):
+            through = rest.answer[:, list(one)][:, :, list(other)]
+            left = rows[i].reshape(-1, rows[i].shape[2])
+            right = (through @ rows[j]).reshape(len(left), -1)
+            product = left.T @ right
+            hessian[places[i], places[j]] += product
+            if i != j:
+                hessian[places[j], places[i]] += product.T
     return Curved(float(np.sum(rest.value)), np.concatenate(gradient), hessian)
 
 
