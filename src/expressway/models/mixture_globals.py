@@ -237,7 +237,6 @@ def _theta(t: Float[np.ndarray, "t"], fixed: Fixed) -> _Theta:
 def first(t: Float[np.ndarray, "t"], fixed: Fixed) -> First:
     """Divergence from the prior, natural parameters, and the derivatives of both."""
     at = _theta(t, fixed)
-    found, slope = _divergence(at, fixed, len(t))
     m, v, s, stick = at.mean, at.variance, at.s, at.stick
     square = m**2 + v
     constant = fixed.owner @ (0.5 * s.log - 0.5 * s.mean * square)
@@ -260,7 +259,7 @@ def first(t: Float[np.ndarray, "t"], fixed: Fixed) -> First:
     for name, sign in (("log_shape", 1.0), ("log_rate", -1.0)):
         jacobian[linear, at.place[name]] = sign * s.mean * m
         jacobian[squares, at.place[name]] = sign * s.mean
-    return First(found, slope, natural[fixed.order], jacobian[fixed.order])
+    return First(*_divergence(at, fixed, len(t)), natural[fixed.order], jacobian[fixed.order])
 
 
 def _divergence(at: _Theta, fixed: Fixed, size: int) -> tuple[float, np.ndarray]:
