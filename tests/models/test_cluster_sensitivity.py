@@ -42,7 +42,7 @@ class Case:
     def __init__(self, blocks):
         self.blocks, self.sites = blocks, drawn(300)
         start = gm.Starts(2)
-        self.rough = gm.fit(self.sites, blocks, PRIORS, start=start)
+        self.rough = gm.fit(self.sites, gm.model(self.sites, blocks, PRIORS), start)
         self.optimum = cs.optimum(self.rough, self.sites)
         self.mixtures = self.again(self.sites, PRIORS, self.rough)
 
@@ -50,8 +50,9 @@ class Case:
         warm = self.mixtures if warm is None else warm
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(gm, "ENOUGH", TIGHT)
-            patch.setattr(gm, "SWEEPS", 2000)
-            return gm.fit(sites, self.blocks, priors, start=gm.Starts(), warm=warm, moves=False)
+            patch.setattr(gm, "FEW", 2000)
+            of = gm.model(self.sites, self.blocks, priors)
+            return gm.fit(sites, of, gm.Starts(), warm=warm, moves=False)
 
     def values(self, asked, mixtures):
         """Quantities by their definitions."""
@@ -264,8 +265,8 @@ def test_samples_add():
         (t.mixed @ z, whole.curvature[:, :2, 2]),
         (corner, whole.curvature[:, 2, 2]),
     ):
-        # Sums of 30 terms, in which logarithms of gamma functions of 1e3 cancel.
-        np.testing.assert_allclose(found, given, rtol=0, atol=1e-11 * np.max(np.abs(given)))
+        # Genes that know enough take three nodes in `expected`: errors of 1e-6 of the largest.
+        np.testing.assert_allclose(found, given, rtol=0, atol=1e-5 * np.max(np.abs(given)))
 
 
 @pytest.mark.parametrize("blocks", [ALONE, JOINT, ((0, 1), (2,))])
@@ -277,7 +278,7 @@ def test_weights(blocks):
     sites = refreshed(at, mean)
     flat = sites.precision[:, -1, -1] == cs.FLAT
     assert flat[0]
-    mixtures = gm.fit(sites, blocks, PRIORS, start=gm.Starts(1))
+    mixtures = gm.fit(sites, gm.model(sites, blocks, PRIORS), gm.Starts(1))
     found = cs.sensitivity(mixtures, sites, counts=of, together=((0, 1),))
     best = cs.optimum(mixtures, sites)
     (move,) = cs.moves(best, found.quantities)
@@ -293,8 +294,8 @@ def test_weights(blocks):
         total = np.einsum("ogc,gc->o", move.mean, own.gradient)
         for (a, b), spread in move.spread.items():
             total -= (0.5 if a == b else 1.0) * spread @ precision[:, a, b]
-        # Sums of a hundred terms of the size of the result.
-        np.testing.assert_allclose(found.weight[:, n], total, rtol=1e-9, atol=1e-9)
+        # Genes that know enough take three nodes in `expected`, each with an error of 1e-6 or so.
+        np.testing.assert_allclose(found.weight[:, n], total, rtol=1e-4, atol=2e-5)
 
 
 def test_refused(alone):

@@ -98,7 +98,6 @@ def test_bounds_rise_for_few_counts_too(seed, low, blocks):
     assert np.all(np.isfinite(told.mixtures.mean))
 
 
-@pytest.mark.xfail(strict=True, reason="priors are taken anew from the refreshed likelihoods")
 def test_one_prior_for_all_refreshes(found):
     """Bounds of counts are compared: of one model, not of one whose prior follows the data."""
     _, told, _ = found

@@ -229,7 +229,7 @@ def test_blocks_without_correlation_are_alone():
     np.testing.assert_array_equal(label(found, 0), label(alone[0]))
     np.testing.assert_array_equal(label(found, 1), label(alone[1]))
     # Together, they have one label: six of them. Of one start, some are not found.
-    joint = fit(both, ((0, 1),), (Prior(),) * 2, starts=2, seed=0)
+    joint = fit(both, ((0, 1),), (Prior(),) * 2, starts=6, seed=0)
     assert len(sizes(joint)) == 6
     # A gene between two places may go either way.
     assert rand_index(label(joint), label(alone[0]) * 3 + label(alone[1])) > 0.95

@@ -19,6 +19,7 @@ from expressway.models.gene_clusters import Clustered
 from expressway.models.gene_mixtures import Mixtures, Starts, covariance, fit, model
 
 from . import steps, tables
+from .sensitivity import Mixture, Moves, sensitivity
 from .steps import Data, Settings
 
 if TYPE_CHECKING:
@@ -256,6 +257,24 @@ class Clusters:
             for name, block in named
             if block.base.truncation > 1 and len(tables.ordered(block)) == block.base.truncation
         ]
+
+    @property
+    def refreshed(self) -> bool:
+        """Whether likelihoods are those of the counts around this posterior."""
+        return self.data.counts is not None and self.found.two_step is not self.found.mixtures
+
+    def sensitivity(self, mixture: Mixture = "coefficients") -> Moves:
+        """Derivatives of sizes of clusters in the prior's numbers and in each sample's weight.
+
+        By the implicit function theorem at the optimum of the bound; the components that have
+        genes, and the Gaussian likelihoods, are held fixed.
+
+        Raises
+        ------
+        InputError
+            There is no optimum near, or no such mixture.
+        """
+        return sensitivity(self, mixture)
 
     def sample(
         self, *, sticks: int = 10, warmup: int = 500, draws: int = 1000, seed: int = 0

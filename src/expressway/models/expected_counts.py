@@ -87,14 +87,19 @@ def expected(
     """
     step = max(CACHE // of.y.shape[1], 1)
     size = of.z.shape[1]
-    # Genes that know about as much as each other go together: they take as many nodes.
-    sd = np.sqrt(variance[:, :size] @ np.max(of.z**2, axis=0))
-    order = np.argsort(sd, kind="stable")
-    parts = [order[first : first + step] for first in range(0, len(order), step)]
+    sd = np.sqrt(np.max(variance[:, :size] @ (of.z**2).T, axis=1, initial=0.0))
+    which = np.searchsorted([limit for limit, _ in NODES], sd)
+    order = np.argsort(which, kind="stable")
+    parts = []
+    for i, (_, number) in enumerate(NODES):
+        own = order[which[order] == i]
+        parts += [(number, own[first : first + step]) for first in range(0, len(own), step)]
     squares = (of.z[:, :, None] * of.z[:, None, :]).reshape(len(of.z), -1)
 
-    def part(genes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return _by_rows(of, squares, genes, mean[genes], variance[genes])
+    def part(task: tuple[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        number, genes = task
+        rows = of._replace(y=of.y[genes])
+        return _by_rows(rows, squares, _nodes(number), mean[genes], variance[genes])
 
     back = np.argsort(order, kind="stable")
     found = [np.concatenate(each)[back] for each in zip(*side_by_side(part, parts), strict=True)]
@@ -130,17 +135,15 @@ def _nodes(number: int) -> list[tuple[float, float]]:
 def _by_rows(
     of: Counts,
     squares: Float[np.ndarray, "n _"],
-    genes: Int[np.ndarray, "g"],
+    nodes: list[tuple[float, float]],
     mean: Float[np.ndarray, "g c"],
     variance: Float[np.ndarray, "g c"],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All but gamma functions: expectation, gradient, curvature (flat)."""
-    y, z = of.y[genes], of.z
+    y, z = of.y, of.z
     k = z.shape[1]
     eta = of.offset + mean[:, :k] @ z.T
     sd = np.sqrt(variance[:, :k] @ (z**2).T)
-    most = float(np.max(sd, initial=0.0))
-    nodes = _nodes(next(number for limit, number in NODES if most <= limit))
     zero = np.zeros_like(eta)
     value, slope, curve = zero, zero.copy(), zero.copy()
     slope_a, curve_a = np.zeros(len(y)), np.zeros(len(y))

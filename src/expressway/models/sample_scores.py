@@ -17,7 +17,10 @@ from scipy.special import digamma, zeta
 
 from expressway._types import Bool, Float
 
-from .expected_counts import LEAST, MOST, NODES, NODES_ALPHA, Counts
+from .expected_counts import LEAST, MOST, MOST_ALPHA, NODES, NODES_ALPHA, Counts
+
+# Nodes for every gene, as for those that know least.
+MANY = NODES[-1][1]
 
 
 class Terms(NamedTuple):
@@ -45,13 +48,13 @@ def terms(
     sd = np.sqrt(variance[:, :k] @ (of.z**2).T)
     found = Terms(*(np.zeros_like(eta) for _ in Terms._fields))
     for at_a, share_a in zip(*_nodes(NODES_ALPHA), strict=True):
-        a = np.maximum(mean[:, k] + at_a * np.sqrt(variance[:, k]), LEAST)
+        a = np.clip(mean[:, k] + at_a * np.sqrt(variance[:, k]), LEAST, MOST_ALPHA)
         first, second = _ratio(of, genes, np.exp(-a))
         found.slope_alpha[:] -= share_a * first
         found.bend_alpha[:] -= share_a * (first + second)
         r = np.exp(-a)[:, None]
         total = y + r
-        for at, share in zip(*_nodes(NODES), strict=True):
+        for at, share in zip(*_nodes(MANY), strict=True):
             weight = share * share_a
             u = np.minimum(eta + at * sd + a[:, None], MOST)
             e = np.exp(u)
