@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from click.core import ParameterSource
 
 from expressway import io, tl
 from expressway.clustering import DEFAULTS, REQUEST, Clusters, Prior, Settings, load
@@ -28,9 +27,7 @@ _STAGES = {
     "tables": 5.0,
     "figures": 15.0,
 }
-# What can be given with --resume.
-_PRIORS = ("prior", "truncation", "concentration", "spread_prior")
-_AGAIN = frozenset(("resume", "out", "genes", "quiet", "overwrite", *_PRIORS))
+BASIS = "rbf:3"
 
 Named = Literal["default", "request"]
 Precision = Literal["model", "sandwich"]
@@ -38,7 +35,6 @@ Modules = Literal["all", "shape"]
 
 
 def cluster(
-    context: typer.Context,
     counts: Annotated[
         Path | None,
         typer.Argument(
@@ -73,12 +69,13 @@ def cluster(
         ),
     ] = None,
     basis: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="KIND:NUMBER",
-            help="Functions of time beside the level: rbf:3, spline:5, natural:4, cyclic:4.",
+            help="Functions of time beside the level: rbf:3, spline:5, natural:4, cyclic:4.  "
+            "[default: rbf:3]",
         ),
-    ] = "rbf:3",
+    ] = None,
     centers: Annotated[
         str | None,
         typer.Option(metavar="TIMES", help="Of radial functions: 0.1,0.4,0.7.  [default: even]"),
@@ -105,11 +102,12 @@ def cluster(
         ),
     ] = None,
     size_factors: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="WORD", help="auto, ratio, poscounts, library, none, or a column with them."
+            metavar="WORD",
+            help="auto, ratio, poscounts, library, none, or a column with them.  [default: auto]",
         ),
-    ] = "auto",
+    ] = None,
     along_sd: Annotated[
         str | None,
         typer.Option(
@@ -124,12 +122,19 @@ def cluster(
         ),
     ] = None,
     precision: Annotated[
-        Precision,
-        typer.Option(help="Of estimates; sandwich holds for counts of any distribution."),
-    ] = DEFAULTS.precision,
+        Precision | None,
+        typer.Option(
+            help="Of estimates; sandwich holds for counts of any distribution.  "
+            f"[default: {DEFAULTS.precision}]"
+        ),
+    ] = None,
     modules: Annotated[
-        Modules, typer.Option(help="Made of all coefficients, or of all but the level.")
-    ] = DEFAULTS.modules,
+        Modules | None,
+        typer.Option(
+            help="Made of all coefficients, or of all but the level.  "
+            f"[default: {DEFAULTS.modules}]"
+        ),
+    ] = None,
     prior: Annotated[
         Named | None,
         typer.Option(
@@ -153,19 +158,40 @@ def cluster(
         ),
     ] = None,
     starts: Annotated[
-        int, typer.Option(help="Searches of each mixture, the best kept.")
-    ] = DEFAULTS.starts,
-    seed: Annotated[int, typer.Option(help="Of the searches.")] = DEFAULTS.seed,
+        int | None,
+        typer.Option(
+            help=f"Searches of each mixture, the best kept.  [default: {DEFAULTS.starts}]"
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help=f"Of the searches.  [default: {DEFAULTS.seed}]"),
+    ] = None,
     rounds: Annotated[
-        int, typer.Option(help="Refreshes of likelihoods around the posterior, at most.")
-    ] = DEFAULTS.rounds,
+        int | None,
+        typer.Option(
+            help="Refreshes of likelihoods around the posterior, at most.  "
+            f"[default: {DEFAULTS.rounds}]"
+        ),
+    ] = None,
     min_cells: Annotated[
-        int, typer.Option(help="Genes with counts in fewer samples are not clustered.")
-    ] = DEFAULTS.min_cells,
+        int | None,
+        typer.Option(
+            help="Genes with counts in fewer samples are not clustered.  "
+            f"[default: {DEFAULTS.min_cells}]"
+        ),
+    ] = None,
     zero: Annotated[
-        float, typer.Option(metavar="SIZE", help="A coefficient is zero up to this size.")
-    ] = DEFAULTS.zero,
-    level: Annotated[float, typer.Option(help="Probability of intervals.")] = DEFAULTS.level,
+        float | None,
+        typer.Option(
+            metavar="SIZE",
+            help=f"A coefficient is zero up to this size.  [default: {DEFAULTS.zero}]",
+        ),
+    ] = None,
+    level: Annotated[
+        float | None,
+        typer.Option(help=f"Probability of intervals.  [default: {DEFAULTS.level}]"),
+    ] = None,
     genes: Annotated[
         str | None,
         typer.Option(metavar="NAMES", help="Genes of a figure of curves, between commas."),
@@ -201,12 +227,18 @@ def cluster(
     clock = io.Clock()
     with ends.interruptible() as check, ends.one_line_errors(), ends.shown_warnings():
         io.check_folder(out, overwrite)
-        given = _given(context)
         named = _names(genes)
         changes = _changes(truncation, concentration, spread_prior)
-        settings = Settings(
-            starts, seed, rounds, min_cells, precision, modules, zero=zero, level=level
-        )
+        settings = {
+            "precision": precision,
+            "modules": modules,
+            "starts": starts,
+            "seed": seed,
+            "rounds": rounds,
+            "min_cells": min_cells,
+            "zero": zero,
+            "level": level,
+        }
         source: dict[str, Any] = {
             "counts": counts,
             "samples": samples,
@@ -214,15 +246,20 @@ def cluster(
             "along": along and along.split(","),
             "weights": weights and weights.split(","),
             "along_sd": along_sd and along_sd.split(","),
-            "design": design,
-            "basis": None if design or resume else basis,
+            "basis": basis,
             "centers": ranges.numbers(centers, "--centers") or None,
             "length": length,
+            "design": design,
             "covariates": covariates,
-            "size_factors": None if resume else size_factors,
+            "size_factors": size_factors,
             "cell_types": cell_types,
-            "resume": resume,
         }
+        if resume is None:
+            _expect(source)
+        else:
+            flags = {"raw_basis": raw_basis, "association": association}
+            _refuse_others(source | flags | settings)
+            source["resume"] = resume
         wanted = cluster_folder.Wanted(named, cell_types, association, source)
         with (
             ends.progress(_STAGES, check, quiet=quiet) as progress,
@@ -230,10 +267,8 @@ def cluster(
         ):
             progress.watch("reading")
             if resume is not None:
-                _refuse_others(given)
                 found, adata = _again(resume, prior, changes, named, clock, progress.watch), None
             else:
-                _expect(source, given)
                 with clock.stage("reading"):
                     pairs = ranges.pairs(where, "--where") or None
                     adata = io.read_counts(source["counts"], samples, where=pairs)
@@ -241,17 +276,17 @@ def cluster(
                 found = tl.cluster(
                     adata,
                     source["along"],
-                    basis=basis,
+                    basis=source["basis"],
                     centers=source["centers"],
                     length=length,
                     weights=source["weights"],
                     design=design,
                     covariates=covariates,
-                    size_factors=size_factors,
+                    size_factors=source["size_factors"],
                     time_sd=source["along_sd"],
                     orthonormal=not raw_basis,
                     prior=_prior(prior)._replace(**changes),
-                    settings=settings,
+                    settings=Settings(**{k: v for k, v in settings.items() if v is not None}),
                     watch=progress.watch,
                 )
             with io.written_folder(out) as scratch:
@@ -289,6 +324,9 @@ def _changes(
     truncation: int | None, concentration: str | None, spread_prior: str | None
 ) -> dict[str, Any]:
     """Fields of a prior that are given."""
+    if truncation is not None and truncation < 1:
+        msg = f"--truncation {truncation}: at least 1 component is needed"
+        raise io.InputError(msg)
     found: dict[str, Any] = {} if truncation is None else {"truncation": truncation}
     for text, option, fields in (
         (concentration, "--concentration", ("concentration_shape", "concentration_rate")),
@@ -316,18 +354,14 @@ def _names(genes: str | None) -> list[str]:
     return found
 
 
-def _given(context: typer.Context) -> dict[str, str]:
-    """What is on the command line: name of the parameter to how it is written there."""
-    return {
-        str(part.name): str(part.opts[0]) if part.param_type_name == "option" else str(part.metavar)
-        for part in context.command.params
-        if context.get_parameter_source(str(part.name)) is ParameterSource.COMMANDLINE
-    }
-
-
-def _refuse_others(given: dict[str, str]) -> None:
+def _refuse_others(given: dict[str, Any]) -> None:
     """Refuse what an earlier fit has settled, or would need counts."""
-    if others := [text for name, text in given.items() if name not in _AGAIN]:
+    words = {"counts": "COUNTS", "samples": "SAMPLES"}
+    if others := [
+        words.get(name, f"--{name.replace('_', '-')}")
+        for name, value in given.items()
+        if value not in (None, False)
+    ]:
         msg = (
             f"{', '.join(others)} with --resume, which takes the fits as they are: give --prior, "
             "--truncation, --concentration or --spread-prior, or run without --resume"
@@ -335,8 +369,8 @@ def _refuse_others(given: dict[str, str]) -> None:
         raise io.InputError(msg)
 
 
-def _expect(source: dict[str, Any], given: dict[str, str]) -> None:
-    """Refuse a command line without what is needed, or with two kinds of design."""
+def _expect(source: dict[str, Any]) -> None:
+    """Refuse a command line without what is needed, or with two designs; fill in defaults."""
     if source["counts"] is None:
         msg = "there are no COUNTS: name the file of counts, or an earlier fit by --resume FIT"
         raise io.InputError(msg)
@@ -346,7 +380,9 @@ def _expect(source: dict[str, Any], given: dict[str, str]) -> None:
             "for example --along pseudotime"
         )
         raise io.InputError(msg)
-    shape = [given[name] for name in ("basis", "centers", "length") if name in given]
+    shape = [f"--{name}" for name in ("basis", "centers", "length") if source[name] is not None]
     if source["design"] and shape:
         msg = f"--design is instead of a basis: leave out either it or {', '.join(shape)}"
         raise io.InputError(msg)
+    source["basis"] = source["basis"] or BASIS
+    source["size_factors"] = source["size_factors"] or "auto"

@@ -45,13 +45,14 @@ def summary(found: Clusters, wanted: Wanted, out: Path, warned: int) -> None:
     """What was found, in one screen."""
     console = Console(highlight=False)
     data, source = found.data, wanted.source
-    name = Path(source["counts"] or source["resume"]).name
+    name = Path(source.get("resume") or source["counts"]).name
     along = f" along {', '.join(source['along'])}" if source["along"] else ""
     say(console, f"{name}: {len(data.genes):,} genes x {len(data.samples):,} samples{along}")
     if others := {status: n for status, n in statuses(found).items() if status != "ok"}:
         say(console, "not clustered: " + ", ".join(f"{n:,} {s}" for s, n in others.items()))
-    kind = "made orthonormal" if data.frame.orthonormal else "as it is"
-    say(console, f"basis: {data.shape} columns, {kind}, condition {data.frame.condition:.3g}")
+    condition = f"of condition number {data.frame.condition:.3g}"
+    then = ", made orthonormal" if data.frame.orthonormal else ""
+    say(console, f"basis: {data.shape} columns {condition}{then}")
 
     say(console, "\nnumbers of clusters", "bold")
     modules = found.modules()["module"].dropna()
