@@ -7,18 +7,21 @@ orthonormal. Then level, two shapes and dispersion have two clusters, and the th
 A row a method and coordinate: clusters found, adjusted Rand index with the truth, means of the two
 groups, and how far the genes' posterior means and standard deviations are from those of NUTS (in
 posterior standard deviations; Monte-Carlo error is about that over the root of ``ess``). NUTS
-starts at the variational optimum, or without one at gene-wise fits and the best halves.
+starts at the variational optimum.
 """
 
 import argparse
 import time
 from typing import NamedTuple
 
+import anndata
 import numpy as np
 import pandas as pd
 from timecourse_truth import adjusted_rand
 
-from expressway.core.cohort import samples
+import expressway as ew
+from expressway.clustering.draws import point
+from expressway.core.cohort import Pooled, samples
 from expressway.models import dirichlet_sampler, nb
 from expressway.models.dirichlet import Prior
 from expressway.models.dirichlet_draws import Draws
@@ -35,9 +38,6 @@ SCALE, CENTRES = 0.5, (0.1, 0.4, 0.7)
 COORDINATES = ("level", "basis[1]", "basis[2]", "basis[3]", "log_dispersion")
 # One cluster, where the truth in the fitted basis is 0 and 0.
 NULL = "basis[3]"
-# Halves whose means are nearer than this many standard deviations are one cluster: those of a
-# normal sample are 2.6 apart.
-APART = 4.0
 
 
 class Toy(NamedTuple):
@@ -75,14 +75,13 @@ def main() -> None:
     toy = simulated(wanted.seed)
     eta = gene_wise(toy)
     priors = [
-        Prior(mean=float(m), mean_sd=float(2 * s))
+        Prior(mean=float(m), mean_sd=float(2 * s), rate=0.05)
         for m, s in zip(eta.mean(0), eta.std(0), strict=True)
     ]
-    ours = variational(toy, priors)
-    start = halves(eta, priors, wanted.sticks) if ours is None else ours[1]
+    ours, start = variational(toy, priors, wanted.sticks)
     settings = Settings(wanted.warmup, wanted.draws, seed=wanted.seed)
     exact = nuts(toy, priors, start, settings)
-    found = [exact] if ours is None else [ours[0], exact]
+    found = [ours, exact]
     found += [automatic(toy, priors, wanted.sticks, steps, wanted.seed) for steps in wanted.steps]
     for one in found:
         print(f"{one.method}: {one.seconds:.1f} s; {one.note}")
@@ -90,10 +89,32 @@ def main() -> None:
     print(table(found, exact, toy.group).to_string(index=False))
 
 
-def variational(toy: Toy, priors: list[Prior]) -> tuple[Found, Point] | None:  # noqa: ARG001
-    """The variational fit and the point where NUTS starts; None until there is one."""
-    # TODO(cluster): connect `tl.cluster` (#7).
-    return None
+def variational(toy: Toy, priors: list[Prior], sticks: int) -> tuple[Found, Point]:
+    """The variational fit, warm, and the point where NUTS starts."""
+    adata = anndata.AnnData(
+        toy.y.T.copy(),
+        obs=pd.DataFrame({"t": np.linspace(0, 1, TIMES)}, index=map(str, range(TIMES))),
+    )
+    settings = {
+        "centers": CENTRES,
+        "length": SCALE,
+        "size_factors": "none",
+        "prior": dict(zip(COORDINATES, priors, strict=True)),
+    }
+    for _ in range(2):
+        begin = time.perf_counter()
+        ours = ew.tl.cluster(adata, "t", **settings)
+        seconds = time.perf_counter() - begin
+    table, labels = ours.coefficients(), ours.clusters()
+    found = Found(
+        "variational",
+        seconds,
+        f"bound {ours.elbo().nb_elbo.iloc[-1]:.1f}, with gene-wise fits and modules",
+        np.column_stack([labels.label[labels.coefficient == name] for name in COORDINATES]),
+        table[list(COORDINATES)].to_numpy(),
+        table[[f"{name}_sd" for name in COORDINATES]].to_numpy(),
+    )
+    return found, point(ours, sticks)
 
 
 def nuts(toy: Toy, priors: list[Prior], start: Point, settings: Settings) -> Found:
@@ -155,37 +176,10 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
     return np.array_equal(a[:, None] == a, b[:, None] == b)
 
 
-def halves(eta: np.ndarray, priors: list[Prior], sticks: int) -> Point:
-    """A start: of each coordinate one component, or two where the best two groups are far apart."""
-    shape = (eta.shape[1], sticks)
-    mu = np.broadcast_to([[p.mean] for p in priors], shape).astype(float)
-    s = np.broadcast_to([[p.shape / p.rate] for p in priors], shape).astype(float)
-    v = np.full((shape[0], sticks - 1), 0.5)
-    for k, p in enumerate(priors):
-        x = np.sort(eta[:, k])
-        cut = min(range(2, len(x) - 1), key=lambda c: within(x[:c]) + within(x[c:]))
-        parts = [x[:cut], x[cut:]]
-        sd = np.sqrt(sum(map(within, parts)) / len(x))
-        if parts[1].mean() - parts[0].mean() < APART * sd:
-            parts = [x]
-        left = len(x)
-        for j, part in enumerate(parts):
-            mu[k, j] = part.mean()
-            s[k, j] = (p.shape + len(part) / 2) / (p.rate + within(part) / 2)
-            v[k, j] = (1 + len(part)) / (2 + left)
-            left -= len(part)
-    return Point(eta, mu, s, v, np.ones(shape[0]))
-
-
-def within(x: np.ndarray) -> float:
-    """Sum of squares about the mean."""
-    return float(np.sum((x - x.mean()) ** 2))
-
-
 def gene_wise(toy: Toy) -> np.ndarray:
     """Maximum-likelihood coefficients and log dispersions."""
     begin = time.perf_counter()
-    fit = nb.fit(samples(toy.y.T, toy.z))
+    fit = nb.fit(Pooled(samples(toy.y.T.copy(), toy.z)))
     print(f"gene-wise fits: {time.perf_counter() - begin:.1f} s, with compilation")
     return np.column_stack([fit.beta, fit.log_alpha])
 

@@ -335,10 +335,11 @@ def likelihoods(
     field = np.einsum("gac,gc->ga", found.information, at)
     sites = definite(Sites(field, np.asarray(found.information)))
     sites = sites._replace(field=np.einsum("gac,gc->ga", sites.precision, at))
+    model = sites
     if settings.precision == "sandwich":
         sites = robust_sites.sandwich(of, sites, at)
     if slopes:
-        sites = robust_sites.displaced(of, sites, at, list(slopes))
+        sites = robust_sites.displaced(of, sites, at, list(slopes), model=model)
     return sites
 
 

@@ -302,8 +302,8 @@ def between(
 
 def _parts(seen: Seen, j: int) -> list[slice]:
     """Genes in portions."""
-    d, g = seen.field.shape
-    step = max(CACHE // (j * d), 64)
+    g = seen.field.shape[1]
+    step = max(CACHE // j, 64)
     return [slice(first, first + step) for first in range(0, g, step)]
 
 

@@ -15,11 +15,12 @@ from expressway.core.threads import side_by_side
 
 # Numbers of an array that stays in a core's cache.
 CACHE = 40_000
-# Nodes over the linear predictor and over log alpha. With standard deviations of .5 the error of a
-# mean is below 1e-6 and 1e-4; genes that know less have no cluster of their own anyway.
-NODES, NODES_ALPHA = 5, 3
-# Log dispersions are followed down to here: of counts below 1e6 nobody can tell 1e-8 from 0.
-LEAST = float(np.log(1e-8))
+# Nodes over the linear predictor, by its largest standard deviation, so that the expectation of its
+# exponential has an error below 1e-5, and over log alpha.
+NODES, NODES_ALPHA = ((0.3, 3), (0.8, 5), (np.inf, 9)), 3
+# Log dispersions are followed from here, as of counts below 1e6 nobody can tell 1e-8 from 0, to
+# where all but one count in 1e8 would be zero.
+LEAST, MOST_ALPHA = float(np.log(1e-8)), 20.0
 # And linear predictors up to here, before exponentials overflow.
 MOST = 300.0
 
@@ -85,14 +86,18 @@ def expected(
     derivatives in log mu are ``y - (y + r) s`` and ``-(y + r) s (1 - s)``.
     """
     step = max(CACHE // of.y.shape[1], 1)
-    parts = [slice(first, first + step) for first in range(0, len(of.y), step)]
     size = of.z.shape[1]
+    # Genes that know about as much as each other go together: they take as many nodes.
+    sd = np.sqrt(variance[:, :size] @ np.max(of.z**2, axis=0))
+    order = np.argsort(sd, kind="stable")
+    parts = [order[first : first + step] for first in range(0, len(order), step)]
     squares = (of.z[:, :, None] * of.z[:, None, :]).reshape(len(of.z), -1)
 
-    def part(genes: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def part(genes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return _by_rows(of, squares, genes, mean[genes], variance[genes])
 
-    found = [np.concatenate(each) for each in zip(*side_by_side(part, parts), strict=True)]
+    back = np.argsort(order, kind="stable")
+    found = [np.concatenate(each)[back] for each in zip(*side_by_side(part, parts), strict=True)]
     value, gradient, curvature = found
     matrix = curvature.reshape(-1, size + 1, size + 1)
     ratio = _gamma_ratio(of, mean[:, -1], variance[:, -1])
@@ -100,6 +105,20 @@ def expected(
     gradient[:, -1] += ratio[1]
     matrix[:, -1, -1] -= ratio[2]
     return Expected(value, gradient, matrix)
+
+
+def some(of: Counts, genes: Int[np.ndarray, "m"]) -> Counts:
+    """Of some genes."""
+    places = [np.arange(int(of.start[g]), int(of.start[g + 1])) for g in genes]
+    flat = np.concatenate([np.zeros(0, int), *places])
+    start = np.concatenate([[0], np.cumsum([len(place) for place in places])]).astype(int)
+    return of._replace(
+        y=of.y[genes],
+        start=start,
+        value=of.value[flat],
+        times=of.times[flat],
+        constant=of.constant[genes],
+    )
 
 
 def _nodes(number: int) -> list[tuple[float, float]]:
@@ -111,7 +130,7 @@ def _nodes(number: int) -> list[tuple[float, float]]:
 def _by_rows(
     of: Counts,
     squares: Float[np.ndarray, "n _"],
-    genes: slice,
+    genes: Int[np.ndarray, "g"],
     mean: Float[np.ndarray, "g c"],
     variance: Float[np.ndarray, "g c"],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -120,16 +139,18 @@ def _by_rows(
     k = z.shape[1]
     eta = of.offset + mean[:, :k] @ z.T
     sd = np.sqrt(variance[:, :k] @ (z**2).T)
+    most = float(np.max(sd, initial=0.0))
+    nodes = _nodes(next(number for limit, number in NODES if most <= limit))
     zero = np.zeros_like(eta)
     value, slope, curve = zero, zero.copy(), zero.copy()
     slope_a, curve_a = np.zeros(len(y)), np.zeros(len(y))
     mixed = zero.copy()
     u, e, over = np.empty_like(eta), np.empty_like(eta), np.empty_like(eta)
     for at_a, share_a in _nodes(NODES_ALPHA):
-        a = np.maximum(mean[:, k] + at_a * np.sqrt(variance[:, k]), LEAST)[:, None]
+        a = np.clip(mean[:, k] + at_a * np.sqrt(variance[:, k]), LEAST, MOST_ALPHA)[:, None]
         r = np.exp(-a)
         total = y + r
-        for at, share in _nodes(NODES):
+        for at, share in nodes:
             weight = share * share_a
             np.multiply(sd, at, out=u)
             u += eta
@@ -163,7 +184,7 @@ def _gamma_ratio(
     number = np.diff(of.start)
     total, slope, curve = (np.zeros(len(mean)) for _ in range(3))
     for at, share in _nodes(NODES_ALPHA):
-        r = np.exp(-np.maximum(mean + at * np.sqrt(variance), LEAST))
+        r = np.exp(-np.clip(mean + at * np.sqrt(variance), LEAST, MOST_ALPHA))
         own = np.repeat(r, number)
         log = gammaln(of.value + own) - np.repeat(gammaln(r), number)
         first = own * (digamma(of.value + own) - np.repeat(digamma(r), number))

@@ -17,12 +17,12 @@ from expressway.core.threads import side_by_side
 
 from .dirichlet import Base, Prior, Seen, Values, values
 from .mixture_ascent import Mixed, begin, climb, judged, labelled, started
-from .split_merge import search
+from .split_merge import Failed, search
 
 # Cycles of one block before the others are seen again; a handful, as their means move little.
 CYCLES = 8
-# Sweeps over blocks, at most.
-SWEEPS = 200
+# Sweeps over blocks, at most, and where there are no moves: then more will follow.
+SWEEPS, FEW = 200, 10
 # Nats that a sweep must bring for another to follow.
 ENOUGH = 0.02
 # Components of a random start, at most.
@@ -267,12 +267,13 @@ def fit(
     mean = _means(blocks, mean)
     rng = np.random.default_rng(start.seed)
     trace = [("start", _elbo(blocks, moved, mean))]
-    for _ in range(SWEEPS):
+    failed: list[Failed] = [[] for _ in blocks]
+    for _ in range(SWEEPS if moves else FEW):
         before = trace[-1][1]
         _sweep(blocks, moved, mean)
         trace.append(("sweep", _elbo(blocks, moved, mean)))
         if trace[-1][1] - before < ENOUGH and not (
-            moves and _moves(blocks, moved, mean, trace, rng)
+            moves and _moves(blocks, moved, mean, (trace, rng, failed))
         ):
             break
     variance = np.zeros_like(mean)
@@ -355,10 +356,10 @@ def _moves(
     blocks: list[Block],
     sites: Sites,
     mean: Float[np.ndarray, "g c"],
-    trace: list[tuple[str, float]],
-    rng: np.random.Generator,
+    kept: tuple[list[tuple[str, float]], np.random.Generator, list[Failed]],
 ) -> bool:
-    """Splits and merges in every block; whether there were any."""
+    """Splits and merges in every block; whether there were any. What is kept is added to."""
+    trace, rng, failed = kept
     some = False
     for i, block in enumerate(blocks):
         seen = seen_by(block.coordinates, sites, mean)
@@ -367,7 +368,7 @@ def _moves(
         blocks[i] = _block(block.coordinates, block.base, state, seen)
         mean[:, list(block.coordinates)] = blocks[i].values.mean.T
         rest = _elbo(blocks, sites, mean) - state.elbo
-        found = search(state, seen, block.base, rng)
+        found = search(state, seen, block.base, rng, failed[i])
         trace += [(kind, rest + value) for kind, value in found.events]
         some = some or bool(found.events)
         blocks[i] = _block(block.coordinates, block.base, found.state, seen)

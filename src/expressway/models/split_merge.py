@@ -22,14 +22,23 @@ FEWEST = 4.0
 RISE = 1e-3
 # Moves whose bound on the genes concerned, with the sticks of two components alone, loses more than
 # this are not tried on all genes: the other sticks do not change it by as much.
-HOPELESS = -4.0
+HOPELESS = -1.0
 # Genes from which cuts are proposed.
 PROPOSE = 3000
-# Cycles of a proposal, of a trial on all genes.
-SHORT, TRIAL = 8, 12
+# Cycles of a proposal, how many of them go on, and for how long.
+GLANCE, PROMISING, SHORT = 2, 2, 8
+# Cycles of a trial on all genes, each with how many nats it may then be behind to go on; and of
+# what was accepted.
+TRIALS, AFTER = ((2, 8.0), (4, 2.0), (8, 0.5), (30, 0.0)), 6
 # Genes whose responsibility is below this do not take part in a proposal.
 CONCERNED = 0.02
 CUTS = np.array([0.08, 0.25, 0.5, 0.75, 0.92])
+# With several coordinates along each of two axes.
+FEWER = np.array([0.25, 0.5, 0.75])
+
+
+# What is known of components whose moves failed.
+Failed = list[tuple[float, ...]]
 
 
 class Move(NamedTuple):
@@ -48,7 +57,9 @@ class Searched(NamedTuple):
     events: list[tuple[str, float]]
 
 
-def search(state: Mixed, seen: Seen, base: Base, rng: np.random.Generator) -> Searched:
+def search(
+    state: Mixed, seen: Seen, base: Base, rng: np.random.Generator, failed: Failed | None = None
+) -> Searched:
     """Splits and merges until none raises the bound.
 
     Parameters
@@ -61,10 +72,12 @@ def search(state: Mixed, seen: Seen, base: Base, rng: np.random.Generator) -> Se
         The prior.
     rng
         For the genes that cuts are proposed from.
+    failed
+        Moves that failed before, to which those of this search are added.
     """
+    failed = [] if failed is None else failed
     state = climb(state, seen, base, LONG)
     events: list[tuple[str, float]] = []
-    failed: list[tuple[float, ...]] = []
     while True:
         before = len(events)
         for kind, moves in (("merge", _merges), ("split", _splits)):
@@ -105,7 +118,7 @@ def _signature(state: Mixed, gone: tuple[int, ...]) -> tuple[float, ...]:
     return tuple(found)
 
 
-def _known(signature: tuple[float, ...], failed: list[tuple[float, ...]]) -> bool:
+def _known(signature: tuple[float, ...], failed: Failed) -> bool:
     """Whether a move of these components failed before they changed by a hundredth."""
     a = np.array(signature)
     near = 0.01 * (np.abs(a) + abs(a[1]) * 0.1)
@@ -125,21 +138,26 @@ def _tried(state: Mixed, moves: list[Move], seen: Seen, base: Base) -> Mixed | N
             for part, own in zip(totals, move.new, strict=True):
                 part[place] = own[i]
     trial = begin(totals, seen, base)
-    trial = climb(trial, seen, base, TRIAL, 0.02)
-    if trial.elbo < state.elbo + RISE and trial.elbo > state.elbo + HOPELESS:
-        trial = climb(trial, seen, base, 4 * TRIAL)
-    return trial if trial.elbo > state.elbo + RISE else None
+    for cycles, behind in TRIALS:
+        trial = climb(trial, seen, base, cycles)
+        if trial.elbo > state.elbo + RISE:
+            return climb(trial, seen, base, AFTER)
+        if trial.elbo < state.elbo - behind:
+            break
+    return None
 
 
-def _concerned(state: Mixed, gone: tuple[int, ...], seen: Seen, rng: np.random.Generator) -> Seen:
+def _concerned(
+    r: Float[np.ndarray, "j g"], gone: tuple[int, ...], seen: Seen, rng: np.random.Generator
+) -> Seen:
     """Genes of some components, counted as often as they belong to them; at most `PROPOSE`."""
-    r = values(state.components, seen, state.active()).responsibility[list(gone)].sum(axis=0)
-    some = np.flatnonzero(r > CONCERNED)
+    own = np.sum(r[list(gone)], axis=0)
+    some = np.flatnonzero(own > CONCERNED)
     each = 1.0
     if len(some) > PROPOSE:
         each = len(some) / PROPOSE
         some = np.sort(rng.choice(some, PROPOSE, replace=False))
-    return seen.some(some)._replace(weight=r[some] * seen.weight[some] * each)
+    return seen.some(some)._replace(weight=own[some] * seen.weight[some] * each)
 
 
 def _alone(start: Totals, seen: Seen, base: Base, cycles: int = SHORT) -> Mixed:
@@ -152,30 +170,34 @@ def _splits(
     seen: Seen,
     base: Base,
     rng: np.random.Generator,
-    failed: list[tuple[float, ...]],
+    failed: Failed,
 ) -> list[Move]:
     """The best way to cut each component in two, those that gain most first."""
     if np.all(state.totals.size > EMPTY):
         return []
+    r = values(state.components, seen, state.active()).responsibility
     pair = base._replace(truncation=2)
     found = []
     for j in state.active():
         if state.totals.size[j] < FEWEST or _known(_signature(state, (j,)), failed):
             continue
-        genes = _concerned(state, (j,), seen, rng)
+        genes = _concerned(r, (j,), seen, rng)
         if len(genes.field[0]) < 2:
             continue
         whole = values(_only(state.components, j), genes, np.array([0]))
         one = _alone(_sums(genes, whole, np.ones((1, len(genes.field[0]))), 2), genes, pair)
+        sides = [np.stack([side, 1.0 - side]) for side in _cuts(genes, whole)]
+        begun = [_sums(genes, whole, each, 2) for each in sides]
+        tried = [
+            _alone(totals, genes, pair, GLANCE) for totals in begun if np.min(totals.size) >= 1.0
+        ]
+        # The most promising go on.
+        tried.sort(key=lambda two: -two.elbo)
+        ends = [climb(two, genes, pair, SHORT, 0.05) for two in tried[:PROMISING]]
         best: Move | None = None
-        for side in _cuts(genes, whole):
-            totals = _sums(genes, whole, np.stack([side, 1.0 - side]), 2)
-            if np.min(totals.size) < 1.0:
-                continue
-            two = _alone(totals, genes, pair)
-            gain = two.elbo - one.elbo
-            if best is None or gain > best.gain:
-                best = Move((int(j),), two.totals, gain)
+        for two in ends:
+            if best is None or two.elbo - one.elbo > best.gain:
+                best = Move((int(j),), two.totals, two.elbo - one.elbo)
         if best is not None:
             found.append(best)
     return sorted(found, key=lambda move: -move.gain)
@@ -209,7 +231,7 @@ def _cuts(genes: Seen, whole: Values) -> Iterator[Float[np.ndarray, "g"]]:
         along = axis @ scaled
         order = np.argsort(along)
         reached = np.cumsum(weight[order])
-        for cut in CUTS:
+        for cut in CUTS if len(mean) == 1 else FEWER:
             yield (along > along[order[min(np.searchsorted(reached, cut), len(order) - 1)]]) * 1.0
     distance = np.sum(scaled**2, axis=0)
     order = np.argsort(distance)
@@ -233,7 +255,7 @@ def _merges(
     seen: Seen,
     base: Base,
     rng: np.random.Generator,
-    failed: list[tuple[float, ...]],
+    failed: Failed,
 ) -> list[Move]:
     """Each component and its nearest neighbour made one, those that gain most first."""
     active = state.active()
@@ -243,6 +265,7 @@ def _merges(
     mean, spread = q.mean[active], 1.0 / q.precision[active]
     gap = (mean[:, None] - mean[None]) ** 2 / (spread[:, None] + spread[None])
     distance = np.sum(gap, axis=2) + np.where(np.eye(len(active)) > 0, np.inf, 0.0)
+    r = values(state.components, seen, state.active()).responsibility
     pair = base._replace(truncation=2)
     pairs = {
         tuple(sorted((int(active[i]), int(active[np.argmin(distance[i])]))))
@@ -256,7 +279,7 @@ def _merges(
         one = empty(2, mean.shape[1])
         for part, own in zip(one, both, strict=True):
             part[0] = np.sum(own, axis=0)
-        genes = _concerned(state, gone, seen, rng)
+        genes = _concerned(r, gone, seen, rng)
         if not len(genes.field[0]):
             found.append(Move(gone, Totals(*(part[:1] for part in one)), 0.0))
             continue
