@@ -311,7 +311,8 @@ def _again(
     watch("clusters")
     with clock.stage("clusters"):
         found = found.again(None if prior is None else _prior(prior), **changes)
-    for doubt in (*found.doubts, *found.full()):
+        doubts = (*found.doubts, *found.full())
+    for doubt in doubts:
         cluster_folder.logger.warning("%s", doubt)
     return replace(found, seconds={})
 
@@ -360,7 +361,7 @@ def _refuse_others(given: dict[str, Any]) -> None:
     if others := [
         words.get(name, f"--{name.replace('_', '-')}")
         for name, value in given.items()
-        if value not in (None, False)
+        if value is not None and value is not False
     ]:
         msg = (
             f"{', '.join(others)} with --resume, which takes the fits as they are: give --prior, "

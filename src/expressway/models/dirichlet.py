@@ -174,7 +174,7 @@ def _divergence(q: Components, base: Base) -> float:
 
 def _gamma_divergence(
     shape: np.ndarray, rate: np.ndarray, shape0: np.ndarray, rate0: np.ndarray
-) -> np.ndarray:
+) -> np.ndarray | np.floating:
     """Of gamma distributions, from the second to the first."""
     return (
         (shape - shape0) * digamma(shape)

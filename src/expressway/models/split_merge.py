@@ -178,7 +178,7 @@ def _splits(
     r = values(state.components, seen, state.active()).responsibility
     pair = base._replace(truncation=2)
     found = []
-    for j in state.active():
+    for j in state.active().tolist():
         if state.totals.size[j] < FEWEST or _known(_signature(state, (j,)), failed):
             continue
         genes = _concerned(r, (j,), seen, rng)
@@ -197,7 +197,7 @@ def _splits(
         best: Move | None = None
         for two in ends:
             if best is None or two.elbo - one.elbo > best.gain:
-                best = Move((int(j),), two.totals, two.elbo - one.elbo)
+                best = Move((j,), two.totals, two.elbo - one.elbo)
         if best is not None:
             found.append(best)
     return sorted(found, key=lambda move: -move.gain)
