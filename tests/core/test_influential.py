@@ -44,10 +44,16 @@ def smallest(x, y, flips):
     return []
 
 
+@pytest.fixture(scope="module", params=range(3))
+def fitted(request):
+    """A line and its fit, which three questions are asked of."""
+    x, y = line(request.param)
+    return x, y, least_squares(x, y)
+
+
 @pytest.mark.parametrize("change", ["sign", "significance", "both"])
-@pytest.mark.parametrize("seed", range(3))
-def test_agrees_with_trying_all_sets(seed, change):
-    x, y = line(seed)
+def test_agrees_with_trying_all_sets(fitted, change):
+    x, y, jack = fitted
     estimate, ratio = slope(x, y)
     sign, z = np.sign(estimate), 1.959963984540054
     flips = {
@@ -56,7 +62,7 @@ def test_agrees_with_trying_all_sets(seed, change):
         "both": lambda b, r: -sign * r > z,
     }[change]
     hits = smallest(x, y, flips)
-    found = least_squares(x, y).most_influential(lambda t: t[1], change, most=3)
+    found = jack.most_influential(lambda t: t[1], change, most=3)
     np.testing.assert_allclose(found.before[::2], (estimate, ratio), rtol=1e-9)
     assert found.found == bool(hits)
     if hits:
@@ -68,6 +74,7 @@ def test_agrees_with_trying_all_sets(seed, change):
         assert "no set of at most 3" in found.reason
 
 
+@pytest.fixture(scope="module")
 def masked():
     """Four outliers at one place hold the line: each alone, and all their scores, change little."""
     rng = np.random.default_rng(1)
@@ -78,8 +85,8 @@ def masked():
     return least_squares(np.column_stack([np.ones(60), x]), y)
 
 
-def test_observations_that_mask_each_other():
-    jack = masked()
+def test_observations_that_mask_each_other(masked):
+    jack = masked
     for method in ("recursive", "greedy"):
         found = jack.most_influential(lambda t: t[1], method=method)
         assert found.found
@@ -90,9 +97,9 @@ def test_observations_that_mask_each_other():
     assert first.predicted == -1 or first.predicted > 4
 
 
-def test_claims_of_first_order_scores_are_checked():
+def test_claims_of_first_order_scores_are_checked(masked):
     rng = np.random.default_rng(3)
-    first = masked().most_influential(lambda t: t[1], "sign", method="first-order", most=3)
+    first = masked.most_influential(lambda t: t[1], "sign", method="first-order", most=3)
     assert not first.found
     assert first.refits == 1
     assert "add up" in first.reason

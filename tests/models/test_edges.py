@@ -76,7 +76,8 @@ DESIGNS = {
     "replaced": two_groups(20),
     "covariate": covariate(16),
     "one_degree": covariate(4),  # n - p = 1
-    "saturated_but_one": two_groups(3),
+    # Groups of two, one and one: means are those of cells.
+    "saturated_but_one": np.column_stack([two_groups(4), [0, 0, 0, 1]])[:, [0, 2, 1]],
 }
 
 
