@@ -314,7 +314,7 @@ def _again(
         doubts = (*found.doubts, *found.full())
     for doubt in doubts:
         cluster_folder.logger.warning("%s", doubt)
-    return replace(found, seconds={})
+    return replace(found, seconds={}, joint=found.together, stale=False)
 
 
 def _prior(name: Named | None) -> Prior:

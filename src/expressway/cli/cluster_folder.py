@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 # Genes in the figure of curves, and points in each of its panels: means over neighbouring samples.
 MOST = 12
 POINTS = 40
+# Modules of a smaller share of the genes have no panel: the curve of two genes that are hardly seen
+# would leave no room on the scale for the others.
+SMALL = 0.002
 # Values of a column by which modules are compared: more are numbers, not types.
 TYPES = 100
 # The interval of the posterior-predictive figure, which says so.
@@ -256,7 +259,9 @@ def _draw(
     xlabel = along[0] if along and len(along) == 1 else "pseudotime"
     components = tables.components.reset_index()
     drawn: dict[str, Any] = {
-        "modules": pl.modules(tables.curves, tables.modules, xlabel=xlabel),
+        "modules": pl.modules(
+            _of_size(tables.curves, tables.modules), tables.modules, xlabel=xlabel
+        ),
         "components": pl.component_weights(components),
         "module_components": pl.component_weights(components, mixture="modules"),
         "co_clustering": pl.co_clustering(found.co_clustering()),
@@ -282,6 +287,14 @@ def _draw(
     for name, axes in drawn.items():
         first = np.ravel(np.asarray(axes, dtype=object))[0]
         first.get_figure(root=True).savefig(to / f"{name}.png")
+
+
+def _of_size(curves: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFrame:
+    """Curves without those of `SMALL` modules."""
+    share = modules["module"].dropna().value_counts(normalize=True)
+    shown = {str(module) for module, part in share.items() if part >= SMALL}
+    named = np.array([str(name) in shown for name in curves["name"]])
+    return pd.DataFrame(curves[(curves["kind"] != "module").to_numpy() | named])
 
 
 def _clustered(found: Clusters, genes: Sequence[str]) -> list[str]:
