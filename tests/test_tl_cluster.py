@@ -75,9 +75,9 @@ def test_coefficients_near_the_truth(toy, found):
     wanted = truth(toy, found.data.frame.z)
     mean, sd = (table[[name + end for name in NAMES]].to_numpy() for end in ("", "_sd"))
     error = (mean - wanted) / sd
-    # Of 200 standard normals the mean square is 1 +- .1 if they are independent; genes of a
-    # cluster share the error of its mean. Five seeds have .6 to 1.2.
-    assert 0.4 < np.mean(error**2) < 1.6
+    # Less than 1: values of a cluster are equal here, and its spread is not known to be nothing.
+    # Six seeds have .48 to .68.
+    assert 0.3 < np.mean(error**2) < 0.9
     assert np.max(np.abs(error)) < 4.5
     null = found.clusters().query("coefficient == 'basis[3]'")["probability_zero"]
     other = found.clusters().query("coefficient == 'basis[1]'")["probability_zero"]
@@ -155,9 +155,8 @@ def test_prior_of_the_request(toy, found):
         each.components().query("mixture == 'coefficients' and component == 1")["sd"].to_numpy()
         for each in (again, found)
     )
-    # With m genes a component's precision has mean (1 + m / 2) / (2 + sum of squares / 2) at most:
-    # spreads are at least sqrt(2 / 21) or .3.
-    assert np.all(wide > 0.25)
+    # Of at most 40 genes the precision has mean (1 + 40 / 2) / (2 + half a sum of squares).
+    assert np.all(wide > (2 / 21) ** 0.5)
     assert np.all(wide > tight)
     # Programs that are 3 apart are told from each other even so, those .5 apart need not be.
     label = again.clusters().query("coefficient == 'level'")["label"]
@@ -208,7 +207,7 @@ def test_covariates_take_a_batch_out(toy):
     batch.obs["batch"] = np.where(second, "b", "a")
     plain = run(batch, settings=QUICK)
     # Two functions and a column of the batch: as many columns as everywhere here.
-    taken = run(batch, basis="rbf:2", centers=(0.2, 0.8), covariates="~ batch")
+    taken = run(batch, basis="rbf:2", centers=(0.2, 0.8), covariates="~ batch", settings=QUICK)
     name = taken.data.names[3]
     assert "batch" in name
     effect = taken.coefficients()
@@ -338,11 +337,8 @@ def test_design_of_ones_own(toy):
 def test_size_factors(toy):
     adata = toy.copy()
     adata.obs["depth"] = np.resize([0.5, 1.0, 2.0], 200)
-    given, column = (
-        run(adata, size_factors=sizes, settings=QUICK)
-        for sizes in (adata.obs["depth"].tolist(), "depth")
-    )
-    pd.testing.assert_frame_equal(given.coefficients(), column.coefficients())
+    given = run(adata, size_factors=adata.obs["depth"].tolist(), settings=QUICK)
+    np.testing.assert_allclose(given.counts().offset, np.log(adata.obs["depth"]))
     with pytest.raises(InputError, match="size factors 'word'"):
         run(adata, size_factors="word")
 

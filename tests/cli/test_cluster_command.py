@@ -122,13 +122,15 @@ def test_composition(tables, done):
     assert own["samples"].tolist() == [int((obs["type"] == t).sum()) for t in TYPES]
 
 
-def test_record(done):
+def test_record(tables, done):
     out, result = done
     record = json.loads((out / "run.json").read_text())
     assert record["status"] == {"ok": 58, "all_zero": 1, "rarely_seen": 1}
     assert record["samples"] == 80
     assert record["basis"]["condition_number"] > 1
     assert record["settings"]["starts"] == 4
+    factors = pd.read_csv(tables / "samples.csv")["size_factor"]
+    np.testing.assert_allclose(record["size_factors"], [factors.min(), factors.max()])
     assert list(record["prior"]) == COORDINATES
     assert record["prior"]["level"]["truncation"] == 30
     labels = read(out, "clusters").groupby("coefficient")["label"].max()
