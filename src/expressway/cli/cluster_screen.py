@@ -66,7 +66,6 @@ def summary(found: Clusters, wanted: Wanted, out: Path, warned: int) -> None:
     largest = f" (the {TOP} largest)" if len(size) > TOP else ""
     say(console, f"\nmodules{largest}", "bold")
     lineages = [rows.lineage for rows in data.curves]
-    head = ("", "genes", *(f"{word} {x}".strip() for x in lineages for word in ("fold", "shape")))
     rows = []
     for module, number in size.head(TOP).items():
         row = [f"{module}", f"{number:,}"]
@@ -74,11 +73,13 @@ def summary(found: Clusters, wanted: Wanted, out: Path, warned: int) -> None:
             own = curves[(curves["name"] == str(module)) & (curves["lineage"] == lineage)]
             mean = np.asarray(own["mean"], dtype=float)
             fold = float(np.max(mean) / np.min(mean))
-            row += [f"{fold:.1f}" if fold < 1000 else "> 1000", shape(mean)]
+            row.append(f"{f'{fold:.1f}' if fold < 1000 else '> 1000':>6}  {shape(mean)}")
         rows.append(tuple(row))
-    _table(console, head, rows)
+    _table(console, ("", "genes", *(name or "  fold  shape" for name in lineages)), rows)
     sure = float(np.mean(found.modules()["probability"].dropna() > 0.9))
     say(console, f"{sure:.0%} of the genes have one module with probability above .9")
+    if len(lineages) > 1:
+        say(console, "of each lineage: the largest over the smallest mean, and the shape")
     if warned:
         say(console, f"\n{warned} warning{'s' if warned > 1 else ''}: above, and in run.json")
     memory = io.peak_memory()
@@ -98,7 +99,7 @@ def _table(console: Console, head: Sequence[str], rows: Sequence[Sequence[str]])
     """Words and numbers in columns; texts stand at the left, numbers at the right."""
     shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in head:
-        right = name.split(" ")[0] in ("clusters", "genes", "fold") and name != "genes in each"
+        right = name in ("clusters", "genes")
         shown.add_column(name, justify="right" if right else "left", no_wrap=True)
     for row in rows:
         shown.add_row(*row)
