@@ -6,6 +6,7 @@ import typer
 
 from expressway import __version__
 
+from . import cluster as mixtures
 from . import federated
 from . import timecourse as course
 from .de import EXAMPLE, de
@@ -18,6 +19,7 @@ app = typer.Typer(
 )
 app.command(epilog=EXAMPLE)(de)
 app.command(epilog=course.EXAMPLE)(course.timecourse)
+app.command(epilog=mixtures.EXAMPLE)(mixtures.cluster)
 app.add_typer(federated.app, name="federated")
 
 

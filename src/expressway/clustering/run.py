@@ -99,7 +99,7 @@ def analyse(
 
 def _check(settings: Settings) -> None:
     """Refuse settings that make no sense."""
-    least = {"starts": 1, "rounds": 0, "min_cells": 1, "points": 2}
+    least = {"starts": 1, "seed": 0, "rounds": 0, "min_cells": 1, "points": 2}
     for name, smallest in least.items():
         if getattr(settings, name) < smallest:
             msg = f"{name} is {getattr(settings, name)}; it must be at least {smallest}"
