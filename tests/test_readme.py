@@ -88,6 +88,20 @@ def test_time_courses(tmp_path, monkeypatch):
     assert (tmp_path / "fit.npz").exists()
 
 
+def test_clusters(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (README.parent / "docs" / "clustering.md").read_text(encoding="utf-8")
+    names: dict = {"ew": ew}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block.replace("genes=200, cells=100", "genes=60, cells=80"), names)
+    assert (tmp_path / "fit.npz").exists()
+    assert names["moved"].prior.notna().all(axis=None)
+    names["adata"].obs = names["adata"].obs.drop(columns="size_factor")
+    (block,) = [block for block in blocks() if "tl.cluster" in block]
+    exec(block, names)
+    assert len(names["found"].modules()) == 60
+
+
 def test_guide_to_sites():
     adata = ew.datasets.simulate(genes=100, samples=24, batches=3, seed=1)
     studies = dict(

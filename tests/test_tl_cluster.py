@@ -264,7 +264,7 @@ def test_two_lineages_with_weights(toy):
 def test_raw_basis_is_warned_about(toy, caplog):
     with caplog.at_level(logging.WARNING):
         found = run(toy, orthonormal=False, settings=QUICK)
-    (doubt,) = found.doubts
+    doubt, _ = found.doubts  # the other is of size factors
     assert f"condition number {found.data.frame.condition:.0f}" in doubt
     assert doubt in caplog.text
     assert 300 < found.data.frame.condition < 600
@@ -363,3 +363,14 @@ def test_too_few_genes_are_seen(toy):
     few.X[:, 0] += 1
     with pytest.raises(InputError, match="1 genes can be clustered"):
         run(few)
+
+
+def test_sensitivity(toy, found):
+    """Two clusters far apart: their sizes answer to nothing."""
+    moved = found.sensitivity()
+    assert list(moved.value["level"]) == pytest.approx([20.0, 20.0, 780.0 / 2 - 10.0], abs=1.0)
+    assert moved.weight.shape == (len(moved.value), toy.n_obs)
+    assert moved.certificate.decrement < 1e-6
+    # No size of two clusters 60 standard errors apart depends on one sample.
+    assert np.abs(moved.weight.loc["level"].to_numpy()).max() < 1e-6
+    assert found.sensitivity("modules").value.shape == (3,)

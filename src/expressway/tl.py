@@ -372,7 +372,7 @@ def cluster(
     weights: str | Sequence[str] | None = None,
     design: str | None = None,
     covariates: str | None = None,
-    size_factors: str | Sequence[float] = "auto",
+    size_factors: str | Sequence[float] | np.ndarray = "auto",
     time_sd: str | Sequence[str] | None = None,
     orthonormal: bool = True,
     prior: clustering.Prior | Mapping[str, clustering.Prior] | None = None,

@@ -265,8 +265,8 @@ def test_samples_add():
         (t.mixed @ z, whole.curvature[:, :2, 2]),
         (corner, whole.curvature[:, 2, 2]),
     ):
-        # Genes that know enough take three nodes in `expected`: errors of 1e-6 of the largest.
-        np.testing.assert_allclose(found, given, rtol=0, atol=1e-5 * np.max(np.abs(given)))
+        # Genes that know enough take three nodes in `expected`: errors of 1e-5 of the largest.
+        np.testing.assert_allclose(found, given, rtol=0, atol=1e-4 * np.max(np.abs(given)))
 
 
 @pytest.mark.parametrize("blocks", [ALONE, JOINT, ((0, 1), (2,))])

@@ -255,8 +255,8 @@ def _draw(
     """Write the figures."""
     from expressway import pl  # after the analysis: a refusal need not wait for matplotlib
 
-    along = wanted.source["along"]
-    xlabel = along[0] if along and len(along) == 1 else "pseudotime"
+    along = found.data.along
+    xlabel = along[0] if len(along) == 1 else "pseudotime"
     components = tables.components.reset_index()
     drawn: dict[str, Any] = {
         "modules": pl.modules(

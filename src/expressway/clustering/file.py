@@ -26,7 +26,7 @@ def save(found: Clusters, path: str | Path) -> None:
     data = found.data
     arrays: dict[str, Any] = {name: getattr(data, name) for name in ARRAYS}
     arrays |= {f"frame_{name}": getattr(data.frame, name) for name in FRAME}
-    for name in ("genes", "samples", "status", "names", "raw_names"):
+    for name in ("genes", "samples", "along", "status", "names", "raw_names"):
         arrays[name] = np.array(getattr(data, name))
     for i, rows in enumerate(data.curves):
         arrays |= {f"rows{i}_time": rows.time, f"rows{i}_z": rows.z}
@@ -39,6 +39,7 @@ def save(found: Clusters, path: str | Path) -> None:
         "seconds": found.seconds,
         "doubts": list(found.doubts),
         "shape": data.shape,
+        "size_factors": data.size_factors,
         "condition": data.frame.condition,
         "orthonormal": data.frame.orthonormal,
         "lineages": [rows.lineage for rows in data.curves],
@@ -109,6 +110,8 @@ def _loaded(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> Clusters:
     data = Data(
         words("genes"),
         words("samples"),
+        words("along"),
+        about["size_factors"],
         words("status"),
         arrays["used"],
         None,

@@ -120,13 +120,18 @@ class Clusters:
 
     def components(self) -> pd.DataFrame:
         """Weights, means and spreads of all components, with intervals."""
-        return tables.components(self.data, self.found.mixtures, self.together, self.settings.level)
+        return tables.components(
+            self.data,
+            self.found.sites,
+            (self.found.mixtures, self.together),
+            self.settings.level,
+        )
 
     def curves(self, genes: Sequence[str] | None = None) -> pd.DataFrame:
         """Mean curves with intervals, in normalised counts, of modules and of genes.
 
         At size factor 1 and average covariates. The interval of a gene's curve has the probability
-        ``settings.level``; within that of a module are as many of its genes' curves.
+        ``settings.level``; within that of a module are as many of its genes' curves, levels apart.
         """
         places = np.arange(len(self.data.used)) if genes is None else self._places(genes)
         names = [self.data.genes[self.data.used[i]] for i in places]
@@ -157,6 +162,7 @@ class Clusters:
         q = block.state.components
         middle[:, own] = q.mean[order] + self.together.center[own]
         width[:, own] = q.variance[order] + 1.0 / q.precision[order]
+        width[:, 0] = 0.0
         return middle, width, [str(j + 1) for j in range(len(order))]
 
     def elbo(self) -> pd.DataFrame:

@@ -31,7 +31,7 @@ def analyse(
     weights: str | Sequence[str] | None = None,
     design: str | None = None,
     covariates: str | None = None,
-    size_factors: str | Sequence[float] = "auto",
+    size_factors: str | Sequence[float] | np.ndarray = "auto",
     time_sd: str | Sequence[str] | None = None,
     orthonormal: bool = True,
     prior: Prior | Mapping[str, Prior] | None = None,
@@ -55,17 +55,21 @@ def analyse(
         uncertain = _uncertain(obs, made, time_sd, others[0].shape[1])
         _refuse_dependent(made, others)
         doubts = _doubts(made)
+        k = made.frame.z.shape[1]
+        names = (*made.names, *others[1], steps.DISPERSION)
+        given = steps.priors(Prior() if prior is None else prior, names, k)
     with clock.stage("counts"):
         y = steps.dense(adata, layer)
-        offset = steps.log_sizes(y, obs, size_factors)
+        offset, sized, more = steps.log_sizes(y, obs, size_factors)
+        doubts += more
     with clock.stage("gene-wise fits"):
         status, found, table, used = steps.genewise(y, made, others, offset, settings)
         sites = steps.likelihoods(found, table, settings, uncertain)
-    k = made.frame.z.shape[1]
-    names = (*made.names, *others[1], steps.DISPERSION)
     data = Data(
         tuple(map(str, adata.var_names)),
         tuple(map(str, adata.obs_names)),
+        tuple(times),
+        sized,
         tuple(status.tolist()),
         used,
         table,
@@ -79,7 +83,6 @@ def analyse(
         found.log_likelihood,
         sites,
     )
-    given = steps.priors(Prior() if prior is None else prior, names, k)
     plain = settings.precision == "model" and not uncertain
     with clock.stage("clusters"):
         each = cluster(

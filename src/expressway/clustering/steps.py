@@ -71,6 +71,10 @@ class Data(NamedTuple):
 
     genes: tuple[str, ...]
     samples: tuple[str, ...]
+    along: tuple[str, ...]
+    """Names of the pseudotimes."""
+    size_factors: str
+    """What they are: a method, a column, given."""
     status: tuple[str, ...]
     """Of every gene: ok, rarely_seen, all_zero, not_fitted."""
     used: Int[np.ndarray, "u"]
@@ -208,9 +212,9 @@ def covariates(obs: pd.DataFrame, formula: str | None) -> tuple[np.ndarray, tupl
 
 
 def log_sizes(
-    y: Float[np.ndarray, "n g"], obs: pd.DataFrame, wanted: str | Sequence[float]
-) -> Float[np.ndarray, "n"]:
-    """Log size factors.
+    y: Float[np.ndarray, "n g"], obs: pd.DataFrame, wanted: str | Sequence[float] | np.ndarray
+) -> tuple[Float[np.ndarray, "n"], str, list[str]]:
+    """Log size factors, what they are, and doubts about them.
 
     Parameters
     ----------
@@ -225,22 +229,24 @@ def log_sizes(
         nobody can say that most do not change.
     """
     if not isinstance(wanted, str):
-        return _logs(np.asarray(wanted, float), "size factors", len(y))
+        return _logs(np.asarray(wanted, float), "size factors", len(y)), "given", []
     if wanted in obs.columns and wanted not in ("auto", "none"):
-        return _logs(io.numeric(obs, wanted, called="size-factor column"), wanted, len(y))
-    method = wanted
+        column = io.numeric(obs, wanted, called="size-factor column")
+        return _logs(column, wanted, len(y)), wanted, []
+    method, doubts = wanted, []
     if method == "auto":
         whole = int(np.sum(np.all(y > 0, axis=0)))
         method = "ratio" if whole >= ENOUGH_GENES else "library"
         if y.shape[1] < ENOUGH_GENES:
             method = "none"
-            msg = "%d genes are too few to tell depth from change: size factors are 1"
-            logger.warning(msg, y.shape[1])
+            doubts = [
+                f"{y.shape[1]} genes are too few to tell depth from change: size factors are 1"
+            ]
     if method == "none":
-        return np.zeros(len(y))
+        return np.zeros(len(y)), method, doubts
     if method == "library":
         total = np.log(np.sum(y, axis=1))
-        return total - np.mean(total)
+        return total - np.mean(total), method, doubts
     if method not in ("ratio", "poscounts"):
         msg = (
             f"size factors {wanted!r}; give auto, ratio, poscounts, library, none, or a column of "
@@ -251,7 +257,7 @@ def log_sizes(
     counted = pooled.sum(size_factors.log_counts)
     sized = size_factors.normalised(pooled, counted, method)  # type: ignore[arg-type]
     assert isinstance(sized, Pooled)
-    return np.asarray(sized.rows.offset)[:, 0]
+    return np.asarray(sized.rows.offset)[:, 0], method, doubts
 
 
 def _logs(sizes: np.ndarray, name: str, n: int) -> np.ndarray:

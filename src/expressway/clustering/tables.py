@@ -13,7 +13,7 @@ from expressway.models import nb
 from expressway.models.dirichlet import between
 from expressway.models.expected_counts import Counts
 from expressway.models.gene_clusters import Clustered
-from expressway.models.gene_mixtures import Block, Mixtures, seen_by
+from expressway.models.gene_mixtures import Block, Mixtures, Sites, seen_by
 from expressway.models.multiple_testing import benjamini_hochberg
 
 from .steps import Data, Rows, Settings
@@ -25,10 +25,11 @@ COUNTED = 0.5
 
 
 def ordered(block: Block) -> Int[np.ndarray, "a"]:
-    """Components that have genes, the largest first."""
-    size = block.state.totals.size
-    order = np.argsort(-size, kind="stable")
-    return order[size[order] >= min(COUNTED, size.max())]
+    """Components with half a gene at least, those of most genes first."""
+    size, r = block.state.totals.size, block.values.responsibility
+    kept = np.flatnonzero(size >= min(COUNTED, size.max()))
+    often = np.bincount(kept[np.argmax(r[kept], axis=0)], minlength=len(size))
+    return kept[np.lexsort((-size[kept], -often[kept]))]
 
 
 def best(block: Block) -> tuple[np.ndarray, np.ndarray]:
@@ -113,8 +114,16 @@ def memberships(data: Data, together: Mixtures, places: Int[np.ndarray, "_"]) ->
     )
 
 
-def components(data: Data, each: Mixtures, together: Mixtures, level: float) -> pd.DataFrame:
-    """Weights, means and spreads of components, with intervals of a probability."""
+def components(
+    data: Data, sites: Sites, both: tuple[Mixtures, Mixtures], level: float
+) -> pd.DataFrame:
+    """Weights, means and spreads of components, with intervals of a probability.
+
+    A gene with precision p of its estimate tells of the mean of a component with precision s what
+    an estimate with variance ``1/s + 1/p`` does, and of s as much as ``(p / (p + s))²`` genes whose
+    values are known.
+    """
+    each, together = both
     parts = []
     clustered = {*range(data.shape), len(data.names) - 1}
     for kind, mixtures, wanted in (
@@ -127,8 +136,14 @@ def components(data: Data, each: Mixtures, together: Mixtures, level: float) -> 
             low, high = 0.5 - level / 2, 0.5 + level / 2
             for d, i in enumerate(block.coordinates):
                 mean = q.mean[order, d] + mixtures.center[i]
-                reach = stats.norm.ppf(high) * np.sqrt(q.variance[order, d])
-                shape, rate = q.shape[order, d], q.rate[order, d]
+                precision, base = q.precision[order, d][:, None], block.base
+                own = sites.precision[:, i, i]
+                r = block.values.responsibility[order]
+                known = np.sum(r * (precision * own / (precision + own)), axis=1)
+                reach = stats.norm.ppf(high) / np.sqrt(base.precision[d] + known)
+                told = np.sum(r * (own / (precision + own)) ** 2, axis=1)
+                shape = base.shape[d] + 0.5 * told
+                rate = shape / precision[:, 0]
                 parts.append(
                     pd.DataFrame(
                         {
