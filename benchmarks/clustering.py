@@ -142,7 +142,7 @@ def main() -> None:
     one.add_argument("--separation", type=float, nargs="+")
     one.add_argument("--sizes", nargs="+", choices=["equal", "uneven"])
     one.add_argument("--level-step", type=float, help="of levels, natural log: errors differ")
-    one.add_argument("--seeds", type=int, default=3, help="in the grid, of 500 x 200 only")
+    one.add_argument("--seeds", type=int, default=2, help="in the grid, of 500 x 200 only")
     one.add_argument("--starts", type=int, default=5, help="of the others")
     one.add_argument("--rivals-up-to", type=int, default=2000, help="genes")
     one.add_argument("--others-only", action="store_true", help="all but our own clustering")

@@ -16,6 +16,8 @@ from clustering_cases import Case
 from measure import measure
 
 LIMIT = 1800.0
+# Seconds that a stage takes at the largest size, at least, for an exponent.
+LEAST = 0.1
 
 
 def add_options(commands: Any) -> None:
@@ -49,13 +51,15 @@ def scaling(wanted: argparse.Namespace) -> None:
     title = f"clusters {wanted.numbers}, separation {wanted.separation:g}"
     cases.shown(table.T, f"{title}; of the last of {wanted.repeats} runs, MB of the first")
     grown = {}
-    for cells, part in table.groupby("cells"):
+    costs = [c for c in table if str(c).endswith(("_s", "_mb"))]
+    costs = [c for c in costs if table[c].max() > LEAST]
+    for cells, part in table[costs].groupby("cells"):
         size = np.log(part.index.get_level_values("genes").to_numpy(float))
         for name, some in (("all", slice(None)), ("upper half", slice(len(size) // 2, None))):
             if len(size[some]) > 1:
                 logs = np.log(np.maximum(part.to_numpy(float)[some], 1e-9))
                 slope = np.polyfit(size[some], logs, 1)[0]
-                grown[f"{cells} cells, {name}"] = pd.Series(slope, table.columns)
+                grown[f"{cells} cells, {name}"] = pd.Series(slope, costs)
     if grown:
         cases.shown(pd.DataFrame(grown), "exponent of growth in genes")
 

@@ -21,7 +21,7 @@ from expressway.clustering import REQUEST, Clusters, Prior
 from expressway.clustering.result import blocks, joined
 from expressway.core.threads import one_each
 from expressway.models.gene_clusters import cluster
-from expressway.models.gene_mixtures import Starts, fit
+from expressway.models.gene_mixtures import Mixtures, Starts, fit
 
 Run = Callable[[anndata.AnnData], Clusters]
 
@@ -150,11 +150,18 @@ def of_priors(found: Clusters, base: pd.DataFrame) -> Iterator[dict[str, Any]]:
         with one_each():
             start = Starts(found.settings.starts, found.settings.seed)
             fresh = fit(found.found.sites, blocks(found.data), other.priors, start=start)
-        row["nats_behind_fresh"] = fresh.elbo - other.found.mixtures.elbo
+        row["nats_behind_fresh"] = bound(other, fresh) - bound(other, other.found.mixtures)
         fresh_found = other.found._replace(mixtures=fresh)
         own = joined(found.data, fresh_found, other.priors, found.settings)
-        row["modules_behind_fresh"] = own.elbo - together.elbo
+        row["modules_behind_fresh"] = bound(other, own) - bound(other, together)
         yield row | agreement(base, labels(other)) | numbers(other)
+
+
+def bound(found: Clusters, of: Mixtures) -> float:
+    """Bound of the Gaussian likelihoods with the constant that a center takes off, at that of 0."""
+    sites, center = found.found.sites, of.center
+    square = np.einsum("a,gab,b->", center, sites.precision, center, optimize=True)
+    return of.elbo + float(np.sum(sites.field @ center) - square / 2)
 
 
 def priors(found: Clusters) -> dict[str, dict[str, Prior]]:
