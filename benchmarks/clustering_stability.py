@@ -80,10 +80,10 @@ def of_data(
     base = labels(found)
     yield {"changed": "nothing", "wall_s": time.perf_counter() - begin} | numbers(found)
     if "truth" in adata.uns:
-        known = pd.DataFrame(truth.labels(adata), adata.var_names, truth.names(adata))
+        known = whole(truth.labels(adata), adata)
         yield {"changed": "(truth)"} | agreement(known, base)
         fits = truth.genewise(adata)
-        best = pd.DataFrame(truth.oracle(adata, fits), known.index, known.columns)
+        best = whole(truth.oracle(adata, fits), adata)
         yield {"changed": "(truth, oracle's)"} | agreement(known, best)
     others = []
     for seed in range(1, wanted.seeds + 1):
@@ -106,6 +106,13 @@ def of_data(
             row = {"changed": f"half {number + 1}: all cells"}
             yield row | agreement(base, own) | numbers(half)
     yield from of_priors(found, base)
+
+
+def whole(label: np.ndarray, adata: anndata.AnnData) -> pd.DataFrame:
+    """Labels by coordinate; modules are the combinations of coefficients' labels."""
+    told = pd.DataFrame(label, adata.var_names, pd.Index(truth.names(adata)))
+    told["modules"] = np.unique(label[:, :-1], axis=0, return_inverse=True)[1].reshape(-1)
+    return told
 
 
 def found_along(adata: anndata.AnnData) -> str:
