@@ -12,7 +12,7 @@ from expressway.core.boxed import Boxed
 from expressway.core.cohort import Pooled, Samples, samples
 from expressway.core.irls import Irls
 from expressway.core.scalar import Curve, Interval, Scalar
-from expressway.core.solve import Resumed, Status, solve
+from expressway.core.solve import Resumed, Status, _neighbours, solve
 from expressway.models import nb, profile
 from expressway.run import Sites
 
@@ -145,6 +145,14 @@ def test_a_search_goes_on_where_it_left_off(federated):
     again = by_boxed(cohort, truth, start=Resumed(whole.state))
     np.testing.assert_array_equal(again.steps, 0)
     np.testing.assert_array_equal(again.theta, whole.theta)
+
+
+def test_padding_takes_no_other_genes():
+    """Gaps as many as repeats at the end: first and last are as far apart as neighbours are."""
+    whole = np.arange(20) * 10
+    for at in ([10, 12, 12], [3, 5, 6, 6], [4, 5, 6], [7], [7, 7], [0, 2, 3, 5, 5, 5]):
+        places = np.array(at)
+        np.testing.assert_array_equal(whole[_neighbours(places)], whole[places])
 
 
 def test_zero_genes():

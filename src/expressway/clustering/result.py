@@ -48,7 +48,7 @@ def joined(
     return fit(
         each.sites,
         model(data.sites, (own, *((i,) for i in alone)), priors),
-        Starts(max(settings.starts // 4, 1), settings.seed),
+        Starts(max(settings.starts // 2, 1), settings.seed),
         warm=warm,
         labels=label.reshape(-1),
     )
@@ -87,7 +87,10 @@ class Clusters:
         """Mixture over all coefficients: modules."""
         if not self.stale:
             return self.joint
-        return joined(self.data, self.found, self.priors, self.settings, warm=self.joint)
+        # With another truncation there are other optima; else those of nearby priors are near.
+        same = self.joint.blocks[0].base.truncation == self.priors[0].truncation
+        warm = self.joint if same else None
+        return joined(self.data, self.found, self.priors, self.settings, warm=warm)
 
     def coefficients(self) -> pd.DataFrame:
         """One row a gene: status, posterior mean and standard deviation of each coordinate.

@@ -260,9 +260,12 @@ def _packed(cohort, index, state, hyper, run, block):
 
 
 def _neighbours(at: Int[np.ndarray, "b"]) -> slice | Int[np.ndarray, "b"]:
-    """A slice where ascending places are neighbours: nothing is gathered, then."""
+    """A slice where places are neighbours: nothing is gathered, then.
+
+    A padded block repeats its last place, so that its first and last do not tell.
+    """
     first, last = int(at[0]), int(at[-1])
-    return slice(first, last + 1) if last - first == len(at) - 1 else at
+    return slice(first, last + 1) if np.all(np.diff(at) == 1) else at
 
 
 @functools.cache
