@@ -55,7 +55,7 @@ class Analysed(NamedTuple):
 
 
 def grid(seeds: int) -> list[Case]:
-    """The cases that figures are of: some 15 minutes on two cores with one seed at 2,000 genes."""
+    """The cases that figures are of: so many seeds of 500 x 200, one of the larger ones."""
     middle = Case(genes=2000)
     found = [
         Case(separation=separation, seed=seed)
