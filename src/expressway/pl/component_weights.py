@@ -15,6 +15,8 @@ from . import _lines, _panels, _style, _ticks
 _COLUMNS = 3
 _WIDTH = {1: 4.2, 2: 5.8, 3: _panels.PAGE}
 _HEIGHT = {1: 3.0, 2: 2.2, 3: 1.7}
+# Weight from which a component's bell is always shown whole.
+_LARGE = 0.1
 _REACH = 3.0  # how far the axis goes for a spread, in standard deviations
 _BELL = np.linspace(-4, 4, 81)  # and how far it is drawn, so that no step is seen
 _UP = 2.0  # points from an interval to its component's number
@@ -111,7 +113,9 @@ def _across(ax: Axes, drawn: pd.DataFrame) -> None:
     outer = [mean - _REACH * sd, mean + _REACH * sd]
     # One mean alone has no range: its spread is it then.
     alone = len(np.unique(mean[np.isfinite(mean)])) < 2
-    inner = np.concatenate(outer if alone else [mean])
+    # A bell of many genes is shown whole, however wide; one of few must not press the others flat.
+    large = np.full(len(mean), alone) | (_panels.number(drawn, "weight") >= _LARGE)
+    inner = np.concatenate([mean, *(end[large] for end in outer)])
     low, high = _lines.span(inner, np.concatenate(outer))
     margin = 0.06 * (high - low) or 1.0
     ax.set_xlim(low - margin, high + margin)
