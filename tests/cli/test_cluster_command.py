@@ -172,7 +172,6 @@ def test_another_prior_for_the_same_fits(done, tmp_path):
     figures = {path.stem for path in (out / "figures").iterdir()}
     assert {"modules", "co_clustering", "curves"} <= figures
     assert not {"predictive", "composition"} & figures
-    assert not (out / "starts.csv").exists()
     one, two = (read(folder, "coefficients") for folder in (done[0], out))
     assert one["status"].tolist() == two["status"].tolist()
     # Shrunken otherwise, from the same likelihoods.

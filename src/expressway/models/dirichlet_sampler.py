@@ -1,4 +1,4 @@
-"""The clustering model by sampling, and by automatic variational inference: what to check against.
+"""The clustering model by sampling: what to check against.
 
 Counts ``y_gn ~ NB(mu_gn, alpha_g)``, ``log mu_gn = offset_n + z_n' b_g`` (natural log), variance
 ``mu + alpha mu²``. Each coordinate k of ``eta_g = (b_g, log alpha_g)``, P = K + 1 of them, is a
@@ -7,9 +7,9 @@ draw from a mixture of its own, by truncated stick-breaking (`dirichlet`)::
     eta_gk ~ Σ_j pi_kj N(mu_kj, 1 / s_kj),   pi_kj = v_kj Π_{i<j} (1 - v_ki)
     v_kj ~ Beta(1, c_k),  c_k ~ Gamma,  mu_kj ~ N(m0, sd²),  s_kj ~ Gamma
 
-To which component a gene belongs is summed out, so that all that is sampled is continuous. Neither
-method here is meant for more than some hundred genes. NumPyro is slow to import, and so is this
-module: import it where it is used.
+To which component a gene belongs is summed out, so that all that is sampled is continuous. It is
+not meant for more than some hundred genes. NumPyro is slow to import, and so is this module: import
+it where it is used.
 
 Axes beside the usual: ``P`` coordinates, ``J`` components (sticks), ``s`` draws.
 """
@@ -25,8 +25,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax.flatten_util import ravel_pytree
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
-from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO, init_to_value
-from numpyro.infer.autoguide import AutoNormal
+from numpyro.infer import MCMC, NUTS, init_to_value
 from numpyro.infer.util import initialize_model
 from scipy.special import gammaln
 
@@ -41,10 +40,6 @@ from .dirichlet_draws import Draws
 LARGEST = 700.0
 # Free numbers with less curvature are stepped as if their standard deviation were 1.
 LEAST = 1e-2
-# Of Adam, for AutoNormal: ten times smaller moves too little in thousands of steps.
-RATE = 0.01
-# Draws from AutoNormal's posterior that labels are averaged over.
-SHOWN = 200
 
 
 class Point(NamedTuple):
@@ -89,29 +84,6 @@ class Sampled(NamedTuple):
     """Evaluations of the gradient after the warm-up."""
     seconds: float
     """All, with compilation and warm-up."""
-
-
-class Automatic(NamedTuple):
-    """What AutoNormal (independent normals after transformation) found."""
-
-    mean: Float[np.ndarray, "g P"]
-    """Of eta."""
-    sd: Float[np.ndarray, "g P"]
-    draws: Draws
-    label: Float[np.ndarray, "g P J"]
-    elbo: Float[np.ndarray, "t"]
-    """After each step, from one draw: noisy. It is that of the counts."""
-    rise: float
-    """Of the ELBO's mean from the last but one tenth of the steps to the last."""
-    error: float
-    """Standard error of the rise, from the steps' scatter."""
-    seconds: float
-    """All, with compilation."""
-
-    @property
-    def converged(self) -> bool:
-        """The ELBO no longer rises, as far as its noise lets one see."""
-        return abs(self.rise) < 2 * self.error
 
 
 def model(
@@ -253,7 +225,7 @@ def sample(
     extra = {name: np.asarray(x) for name, x in chains.get_extra_fields().items()}
     eta = np.asarray(found["eta"])
     seconds = time.perf_counter() - begin
-    draws = _draws({name: np.concatenate(np.asarray(x)) for name, x in found.items()})
+    draws = as_draws({name: np.concatenate(np.asarray(x)) for name, x in found.items()})
     return Sampled(
         draws=draws,
         label=draws.label(),
@@ -261,61 +233,6 @@ def sample(
         ess=np.asarray(effective_sample_size(eta)),
         divergences=int(np.sum(extra["diverging"])),
         steps=int(np.sum(extra["num_steps"])),
-        seconds=seconds,
-    )
-
-
-def automatic(
-    y: Float[np.ndarray, "g n"],
-    z: Float[np.ndarray, "n K"],
-    offset: Float[np.ndarray, "n"],
-    priors: Sequence[Prior],
-    *,
-    sticks: int = 10,
-    steps: int = 2000,
-    seed: int = 0,
-) -> Automatic:
-    """What automatic variational inference finds: NumPyro's AutoNormal, started as by default.
-
-    Adam with step size `RATE`, one draw a step.
-
-    Parameters
-    ----------
-    y, z, offset, priors, sticks
-        See `model`.
-    steps
-        Of Adam; at least 20.
-    seed
-        Of starts and draws.
-
-    Raises
-    ------
-    InputError
-        Fewer than 20 steps.
-    """
-    if steps < 20:
-        msg = f"{steps} steps are too few to see whether the ELBO still rises: ask for 20 or more"
-        raise InputError(msg)
-    begin = time.perf_counter()
-    arguments = (y, z, offset, priors, sticks)
-    guide = AutoNormal(model)
-    inference = SVI(model, guide, numpyro.optim.Adam(RATE), Trace_ELBO())
-    climbing, drawing = jax.random.split(jax.random.key(seed))
-    result = inference.run(climbing, steps, *arguments, progress_bar=False)
-    elbo = -np.asarray(result.losses)
-    seconds = time.perf_counter() - begin
-    found: Any = guide.sample_posterior(drawing, result.params, sample_shape=(SHOWN,))
-    draws = _draws({name: np.asarray(x) for name, x in found.items()})
-    tenth = steps // 10
-    last, before = elbo[-tenth:], elbo[-2 * tenth : -tenth]
-    return Automatic(
-        mean=np.asarray(result.params["eta_auto_loc"]),
-        sd=np.asarray(result.params["eta_auto_scale"]),
-        draws=draws,
-        label=draws.label(),
-        elbo=elbo,
-        rise=float(np.mean(last) - np.mean(before)),
-        error=float(np.sqrt((np.var(last, ddof=1) + np.var(before, ddof=1)) / tenth)),
         seconds=seconds,
     )
 
@@ -349,7 +266,7 @@ def _variances(arguments: tuple[Any, ...], strategy: Any) -> Float[np.ndarray, "
     return 1.0 / np.where(flat > LEAST, flat, 1.0)
 
 
-def _draws(found: dict[str, np.ndarray]) -> Draws:
+def as_draws(found: dict[str, np.ndarray]) -> Draws:
     """Draws as they are shown: spreads and weights for precisions and sticks."""
     weight = np.exp(np.asarray(log_weights(found["v"])))
     return Draws(found["eta"], found["mu"], 1.0 / np.sqrt(found["s"]), weight)
@@ -372,7 +289,7 @@ def _columns(priors: Sequence[Prior], coordinates: int) -> _Columns:
         raise InputError(msg + "and one of log alpha")
     rows = [prior[1:] for prior in priors]
     if any(x is None for row in rows for x in row):
-        msg = "a prior has mean or mean_sd None, which a sampler cannot fill in: give numbers"
+        msg = "a prior has mean, mean_sd or rate None, which a sampler cannot fill in: give numbers"
         raise InputError(msg)
     return _Columns(*np.array(rows, float).T)
 
