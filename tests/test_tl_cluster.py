@@ -374,3 +374,9 @@ def test_sensitivity(toy, found):
     # No size of two clusters 60 standard errors apart depends on one sample.
     assert np.abs(moved.weight.loc["level"].to_numpy()).max() < 1e-6
     assert found.sensitivity("modules").value.shape == (3,)
+
+
+def test_weights_of_samples_need_refreshed_likelihoods(quick):
+    """Those of gene-wise fits are around other moments, also under another prior."""
+    for one in (quick, quick.again(concentration_rate=2.0)):
+        assert one.sensitivity().weight.shape[1] == 0

@@ -5,10 +5,10 @@ import pytest
 
 from expressway._errors import InputError
 from expressway.models import cluster_sensitivity as cs
+from expressway.models import expected_counts, sample_scores
 from expressway.models import gene_mixtures as gm
 from expressway.models import mixture_globals as mg
 from expressway.models import mixture_response as mr
-from expressway.models import sample_scores
 from expressway.models.dirichlet import Prior
 from expressway.models.expected_counts import counts, expected
 from expressway.models.gene_clusters import refreshed
@@ -250,6 +250,13 @@ def made_counts(g=40, n=30, seed=3):
     return counts(y, 0.1 * rng.normal(size=n), z), mean, 0.05 * rng.random((g, 3))
 
 
+@pytest.fixture
+def _many_nodes(monkeypatch):
+    """As many for every gene as `sample_scores` takes."""
+    monkeypatch.setattr(expected_counts, "NODES", ((np.inf, sample_scores.MANY),))
+
+
+@pytest.mark.usefixtures("_many_nodes")
 def test_samples_add():
     of, mean, variance = made_counts()
     whole, z = expected(of, mean, variance), of.z
@@ -265,10 +272,11 @@ def test_samples_add():
         (t.mixed @ z, whole.curvature[:, :2, 2]),
         (corner, whole.curvature[:, 2, 2]),
     ):
-        # Genes that know enough take three nodes in `expected`: errors of 1e-5 of the largest.
-        np.testing.assert_allclose(found, given, rtol=0, atol=1e-4 * np.max(np.abs(given)))
+        # Sums of 30 terms, in which logarithms of gamma functions of 1e3 cancel.
+        np.testing.assert_allclose(found, given, rtol=0, atol=1e-11 * np.max(np.abs(given)))
 
 
+@pytest.mark.usefixtures("_many_nodes")
 @pytest.mark.parametrize("blocks", [ALONE, JOINT, ((0, 1), (2,))])
 def test_weights(blocks):
     """Sums of samples' terms, against fields and precisions of one sample at a time."""
@@ -294,8 +302,8 @@ def test_weights(blocks):
         total = np.einsum("ogc,gc->o", move.mean, own.gradient)
         for (a, b), spread in move.spread.items():
             total -= (0.5 if a == b else 1.0) * spread @ precision[:, a, b]
-        # Genes that know enough take three nodes in `expected`, each with an error of 1e-6 or so.
-        np.testing.assert_allclose(found.weight[:, n], total, rtol=1e-4, atol=2e-5)
+        # Sums of a hundred terms of the size of the result.
+        np.testing.assert_allclose(found.weight[:, n], total, rtol=1e-9, atol=1e-9)
 
 
 def test_refused(alone):

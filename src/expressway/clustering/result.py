@@ -270,7 +270,7 @@ class Clusters:
     @property
     def refreshed(self) -> bool:
         """Whether likelihoods are those of the counts around this posterior."""
-        return self.data.counts is not None and self.found.two_step is not self.found.mixtures
+        return self.data.counts is not None and self.found.sites is not self.data.sites
 
     def sensitivity(self, mixture: Mixture = "coefficients") -> Moves:
         """Derivatives of sizes of clusters in the prior's numbers and in each sample's weight.

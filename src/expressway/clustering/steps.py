@@ -1,6 +1,5 @@
 """From samples × genes to what is clustered: counts, designs along pseudotime, gene-wise fits."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -18,8 +17,6 @@ from expressway.models.expected_counts import Counts, counts
 from expressway.models.gene_clusters import definite
 from expressway.models.gene_mixtures import Sites
 from expressway.models.nb import MaximumLikelihood
-
-logger = logging.getLogger(__name__)
 
 LEVEL, DISPERSION = "level", "log_dispersion"
 # Genes without a zero from which the median of ratios is a size factor; with fewer it is not sure
