@@ -73,7 +73,7 @@ def intervals(
     InputError
         The level is not between 0 and 1, or the threshold is negative.
     """
-    check(level)
+    check(Choices(level=level))
     if not 0 <= threshold < np.inf:
         msg = f"the threshold must be 0 or more, but is {threshold}"
         raise InputError(msg)
@@ -81,6 +81,23 @@ def intervals(
     with np.errstate(divide="ignore", invalid="ignore"):
         above, below = ((sign * estimate - threshold) / se for sign in (1.0, -1.0))
     return Intervals(estimate - half, estimate + half, ndtr(above), ndtr(below))
+
+
+class Choices(NamedTuple):
+    """What is asked of ranks."""
+
+    draws: int = 1000
+    """A probability p is found to within ``sqrt(p (1 - p) / draws)``, .016 at most for 1,000."""
+    level: float = 0.9
+    """Of intervals."""
+    top: int = 100
+    """How many genes are the first."""
+    by: By = "magnitude"
+    """``"magnitude"``: the largest changes, whatever their sign, are first; ``"up"``: the largest
+    values, ``"down"``: the least."""
+
+
+DEFAULTS = Choices()
 
 
 class Ranks(NamedTuple):
@@ -95,16 +112,8 @@ class Ranks(NamedTuple):
     """Share of draws in which the gene is among the first."""
 
 
-def ranks(
-    of: Estimates,
-    key: Array,
-    n: int,
-    *,
-    top: int = 100,
-    by: By = "magnitude",
-    level: float = 0.9,
-) -> Ranks:
-    """Ranks of the genes' contrasts, from n draws of each.
+def ranks(of: Estimates, key: Array, choices: Choices = DEFAULTS) -> Ranks:
+    """Ranks of the genes' contrasts, from draws of each.
 
     What is kept is a rank of every gene and draw, of two bytes (of four for more than 65,535
     genes).
@@ -116,15 +125,8 @@ def ranks(
         their draws do not.
     key
         JAX key.
-    n
-        Draws: a probability p is found to within ``sqrt(p (1 - p) / n)``, .016 at most for 1,000.
-    top
-        How many genes are the first.
-    by
-        ``"magnitude"``: the largest changes, whatever their sign, are first; ``"up"``: the largest
-        values, ``"down"``: the least.
-    level
-        Of the intervals of ranks.
+    choices
+        How many draws, and what is asked.
 
     Raises
     ------
@@ -138,18 +140,14 @@ def ranks(
         z = stream(key, RANKS, first // CHUNK).standard_normal((last - first, len(of.se)))
         return estimate + se * (z if len(who) == len(of.se) else z[:, who])
 
-    found = _summarised(values, n, (top, by, level), len(who))
+    found = _summarised(values, choices, len(who))
     return _widened(found, who, len(of.se))
 
 
-def ranks_of(
-    values: Float[np.ndarray, "n g"],
-    *,
-    top: int = 100,
-    by: By = "magnitude",
-    level: float = 0.9,
-) -> Ranks:
-    """As `ranks`, of draws that are there: `GeneDraws.along`, so that contrasts agree.
+def ranks_of(values: Float[np.ndarray, "n g"], choices: Choices = DEFAULTS) -> Ranks:
+    """As `ranks`, of draws that are there, as many as there are.
+
+    Those of `GeneDraws.along`, so that ranks in several contrasts come from the same coefficients.
 
     Raises
     ------
@@ -157,13 +155,12 @@ def ranks_of(
         As for `ranks`.
     """
     who = np.flatnonzero(np.all(np.isfinite(values), axis=0))
-    found = _summarised(
-        lambda first, last: values[first:last, who], len(values), (top, by, level), len(who)
-    )
+    choices = choices._replace(draws=len(values))
+    found = _summarised(lambda first, last: values[first:last, who], choices, len(who))
     return _widened(found, who, values.shape[1])
 
 
-def check(level: float, n: int = 1, top: int = 1, by: str = "magnitude") -> None:
+def check(choices: Choices) -> None:
     """Refuse numbers out of range.
 
     Raises
@@ -171,14 +168,14 @@ def check(level: float, n: int = 1, top: int = 1, by: str = "magnitude") -> None
     InputError
         One is.
     """
-    if not 0 < level < 1:
-        msg = f"the level of intervals must lie between 0 and 1, but is {level}"
-    elif n < 1:
-        msg = f"the number of draws must be 1 or more, but is {n}"
-    elif top < 1:
-        msg = f"the number of top genes must be 1 or more, but is {top}"
-    elif by not in get_args(By):
-        msg = f"genes are ranked by one of {', '.join(get_args(By))}, but by is {by}"
+    if not 0 < choices.level < 1:
+        msg = f"the level of intervals must lie between 0 and 1, but is {choices.level}"
+    elif choices.draws < 1:
+        msg = f"the number of draws must be 1 or more, but is {choices.draws}"
+    elif choices.top < 1:
+        msg = f"the number of top genes must be 1 or more, but is {choices.top}"
+    elif choices.by not in get_args(By):
+        msg = f"genes are ranked by one of {', '.join(get_args(By))}, but by is {choices.by}"
     else:
         return
     raise InputError(msg)
@@ -186,13 +183,12 @@ def check(level: float, n: int = 1, top: int = 1, by: str = "magnitude") -> None
 
 def _summarised(
     values: Callable[[int, int], np.ndarray],
-    n: int,
-    choices: tuple[int, By, float],
+    choices: Choices,
     count: int,
 ) -> Ranks:
     """Ranks in every draw, then their summary gene by gene."""
-    top, by, level = choices
-    check(level, n, top, by)
+    check(choices)
+    n, level, top, by = choices
     turn = {"magnitude": lambda v: -np.abs(v), "up": np.negative, "down": np.asarray}[by]
     kind = np.uint16 if count < 2**16 else np.uint32
     places = np.empty((n, count), kind)
