@@ -241,10 +241,10 @@ def intervals(
     *,
     key: str = "de",
     interval: float = 0.9,
-    kind: gene_covariance.Kind = "fisher",
+    kind: str = "fisher",
     clusters: str | None = None,
     top: int = 100,
-    by: gene_ranks.By = "magnitude",
+    by: str = "magnitude",
     draws: int = 1000,
     seed: int | Array = 0,
 ) -> pd.DataFrame:

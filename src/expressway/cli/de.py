@@ -139,3 +139,4 @@ def de(
     if not quiet:
         show.summary(adata, tables, counts.name, out)
         show.survival(moved)
+        show.ranked(ranked, ranking.top if ranking else 0)

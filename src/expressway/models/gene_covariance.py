@@ -63,7 +63,7 @@ class Normal(NamedTuple):
 
 def normal(
     fit: DESeqFit | MaximumLikelihood,
-    kind: Kind = "fisher",
+    kind: str = "fisher",
     *,
     cohort: Cohort | None = None,
     genes: Int[np.ndarray, "k"] | None = None,
@@ -110,7 +110,7 @@ def normal(
 
 def _deseq(
     fit: DESeqFit,
-    kind: Kind,
+    kind: str,
     cohort: Cohort | None,
     some: Int[np.ndarray, "k"],
     clusters: Array | None,
@@ -151,7 +151,7 @@ def _deseq(
 
 def _likelihood(
     fit: MaximumLikelihood,
-    kind: Kind,
+    kind: str,
     cohort: Cohort | None,
     some: Int[np.ndarray, "k"],
     clusters: Array | None,
@@ -252,7 +252,7 @@ def _both(
     return 0.5 * (found + found.swapaxes(1, 2))
 
 
-def _rows(cohort: Cohort | None, kind: Kind, genes: int, count: int | None = None) -> Pooled:
+def _rows(cohort: Cohort | None, kind: str, genes: int, count: int | None = None) -> Pooled:
     """The rows, where they are those of the fit.
 
     Raises

@@ -17,7 +17,7 @@ from expressway.core.lowrank import LowRank
 from expressway.core.threads import side_by_side
 
 from .deseq import DESeqFit
-from .gene_covariance import PIVOT, Drawn, Kind, factored, normal
+from .gene_covariance import PIVOT, Drawn, factored, normal
 from .joint import MaximumLikelihood
 
 # Genes that share a stream of random numbers.
@@ -53,7 +53,7 @@ def draws(
     key: Array,
     n: int,
     *,
-    kind: Kind = "fisher",
+    kind: str = "fisher",
     cohort: Cohort | None = None,
     genes: Int[np.ndarray, "k"] | None = None,
     clusters: Array | None = None,

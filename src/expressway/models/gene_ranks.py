@@ -92,7 +92,7 @@ class Choices(NamedTuple):
     """Of intervals."""
     top: int = 100
     """How many genes are the first."""
-    by: By = "magnitude"
+    by: str = "magnitude"
     """``"magnitude"``: the largest changes, whatever their sign, are first; ``"up"``: the largest
     values, ``"down"``: the least."""
 
