@@ -81,7 +81,7 @@ def _scores(fit: Solution | Trained) -> Callable[[Any], Any] | None:
     problem = fit.problem
     if problem.rows is None:
         return None
-    if isinstance(problem, Objective):
+    if isinstance(fit, Trained) or isinstance(problem, Objective):
         return minibatch.scores(minibatch.point_of(problem, fit.theta, hyper=fit.hyper))
     each = jnp.asarray(each_score(fit)) * jnp.asarray(fit.hyper.weight)[:, None]
     return lambda weights: jnp.asarray(weights) @ each

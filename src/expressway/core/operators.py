@@ -211,7 +211,7 @@ def _rows(
         def begin(t: Any, h: Any, damping: Any, v: Any) -> Any:
             if more is None:
                 return damping * v
-            _, push = jax.linearize(lambda t: jax.grad(more)(t, h), t)
+            _, push = jax.linearize(lambda t: jax.grad(more)(t, h), t)  # pyright: ignore
             return damping * v + jax.vmap(push)(v)
 
         return begin
@@ -344,7 +344,7 @@ def _noise(kind: Curvature, point: Point, damping: float) -> Callable[[Any, int]
         def drawn(batch: Batch, t: Any, h: Any, key: Any, like: Any) -> Any:
             f, pull = jax.vjp(lambda t: function(t, h, batch.data), t)
             own = jax.random.fold_in(key, batch.first)
-            e = jax.random.normal(own, (len(like), *f.shape), dtype=f.dtype)
+            e = _normal(own, (len(like), *f.shape), f.dtype)
             root = jnp.reshape(jnp.sqrt(batch.weight), (1, -1, *(1,) * (f.ndim - 1)))
             return jax.vmap(lambda e: pull(e)[0])(root * factor(f, batch.data, e))
 
@@ -358,10 +358,15 @@ def _noise(kind: Curvature, point: Point, damping: float) -> Callable[[Any, int]
             zero = jnp.zeros(shape, point.t.dtype)
             own = jax.random.fold_in(observed, first)
             parts.append(point.sum(f"{kind} noise", make, zero, own, np.zeros(shape[0])))
-        white = jax.random.normal(prior, (b, point.t.size), dtype=point.t.dtype)
+        white = _normal(prior, (b, point.t.size), point.t.dtype)
         return jnp.concatenate(parts) + np.asarray(damping**0.5, point.t.dtype) * white
 
     return noise
+
+
+def _normal(key: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """White noise; drawn flat, which XLA compiles in a tenth of the time that three axes take."""
+    return jnp.reshape(jax.random.normal(key, (int(np.prod(shape)),), dtype=dtype), shape)
 
 
 def _decomposed(loss: Any) -> Callable[..., Any]:
