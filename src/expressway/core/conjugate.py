@@ -31,6 +31,8 @@ from .operator import Operator
 MEMORY = 2**30
 # Arrays of rows: right-hand sides, solutions, residuals, directions, products, and one on its way.
 _COPIES = 6
+# Rows from which a product gains nothing by more of them, unless they are short: numbers in all.
+_MANY, _NUMBERS = 128, 2**19
 # Error of a product, in units of eps |A| |x|.
 ROUNDING = 4.0
 # Rows are iterated to that share of the tolerance, so that rounding does not ask for a restart.
@@ -145,9 +147,10 @@ def perturb_and_solve(
 
 
 def fitting(operator: Operator, memory: int = MEMORY) -> int:
-    """Rows that are iterated at once: a power of two, 128 at most."""
+    """Rows that are iterated at once: a power of two, of short rows many."""
     rows = memory // (_COPIES * operator.size * np.dtype(operator.dtype).itemsize)
-    return 1 << (min(max(rows, 1), 128).bit_length() - 1)
+    enough = max(_MANY, _NUMBERS // operator.size)
+    return 1 << (min(max(rows, 1), enough).bit_length() - 1)
 
 
 class _Batch:
