@@ -144,7 +144,7 @@ def source(fit: Any) -> Source:
     if isinstance(fit, Elsewhere):
         return fit.source()
     msg = (
-        f"draws are of a fit, got {type(fit).__name__}; give what Objective.solve, .at or .trained, "
+        f"draws are of a fit, got {type(fit).__name__}; give what Objective.solve, .at, .trained, "
         "expressway.torch.fit, models.deseq.fit or models.nb.fit returned"
     )
     raise InputError(msg)

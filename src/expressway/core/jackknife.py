@@ -222,7 +222,7 @@ class Jackknife:
 
     @functools.cached_property
     def influences(self) -> list[Float[np.ndarray, "n _"]]:
-        """Derivatives of each stage's parameters (as vectors, the user's coordinates) in weights."""
+        """Derivatives of each stage's parameters in weights: vectors, user's coordinates."""
         rows = getattr(self.fit.problem, "rows", None)
         if rows is not None:
             (stage,) = self.fit.stages
