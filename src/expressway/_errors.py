@@ -26,3 +26,15 @@ class Saddle(NotAnOptimum):
 
 class SingularJacobian(ValueError):
     """A solution is not determined along some direction, so that it has no derivative."""
+
+
+class Indefinite(ValueError):
+    """A matrix that must be positive definite is not."""
+
+    @classmethod
+    def of(cls, quotient: float, why: str) -> "Indefinite":
+        """The error for a direction with ``v'Av / v'v = quotient``."""
+        return cls(
+            f"the matrix is not positive definite: v'Av / v'v = {quotient:.4g} along a direction "
+            f"({why}): run the fit to an optimum, take the Gauss-Newton matrix, or add a prior"
+        )
