@@ -32,9 +32,9 @@ class Indefinite(ValueError):
     """A matrix that must be positive definite is not."""
 
     @classmethod
-    def of(cls, quotient: float, why: str) -> "Indefinite":
-        """The error for a direction with ``v'Av / v'v = quotient``."""
+    def of(cls, value: float, what: str, matrix: str = "matrix") -> "Indefinite":
+        """The error for a value, and what it is: "Ritz value", "eigenvalue"."""
         return cls(
-            f"the matrix is not positive definite: v'Av / v'v = {quotient:.4g} along a direction "
-            f"({why}): run the fit to an optimum, take the Gauss-Newton matrix, or add a prior"
+            f"the {matrix} is not positive definite: {what} {value:.4g}; run the fit to an optimum,"
+            f' take kind="gauss-newton", or add a prior: prior_precision above {-min(value, 0):.2g}'
         )

@@ -60,8 +60,8 @@ class Solved(NamedTuple):
 class Step(NamedTuple):
     """What one step was, for the rows that took part."""
 
-    index: Int[np.ndarray, "m"]
-    """Which rows."""
+    which: Int[np.ndarray, "m"]
+    """Numbers of the rows."""
     alpha: Float[np.ndarray, "m"]
     """Length of the step; 0 where the product was rounding only."""
     gain: Float[np.ndarray, "m"]
@@ -153,7 +153,7 @@ def fitting(operator: Operator, memory: int = MEMORY) -> int:
 
 
 class _Batch:
-    """Rows that are solved together. (A loop's variables, not a result.)"""
+    """Rows that are solved together: a loop's variables, not a result."""
 
     def __init__(
         self, operator: Operator, b: np.ndarray, preconditioner: Nystrom | None, most: int | None
@@ -215,7 +215,7 @@ class _Target:
         batch.spectrum.restart()
 
     def __call__(self, step: Step) -> Bool[np.ndarray, "m"]:
-        spectrum, rows = self.batch.spectrum, self.rows[step.index]
+        spectrum, rows = self.batch.spectrum, self.rows[step.which]
         spectrum.learn(step, rows)
         self.batch.reached[rows] += step.gain
         found = Found(step.after, step.residual, step.size, self.batch.reached[rows])
@@ -439,7 +439,7 @@ def _judge(
     # A matrix that is proven to be positive definite can show this where eps |A| is above it.
     allowed = 1e3 * float(np.finfo(operator.dtype).eps) * stretch
     if operator.lower is None or quotient < operator.lower - max(allowed, 2 * operator.lower):
-        raise Indefinite.of(quotient, "found by conjugate gradients")
+        raise Indefinite.of(quotient, "Rayleigh quotient", operator.kind)
 
 
 def _dots(a: Any, b: Any) -> Any:

@@ -159,11 +159,12 @@ def adapted(
 def _shift(operator: Operator) -> float:
     """The multiple of the identity that is taken from A."""
     if operator.lower is None or not operator.lower > 0:
-        raise InputError(
+        msg = (
             "a Nyström preconditioner of a matrix without a proven lower bound of its spectrum "
             f"(got {operator.lower}): give a prior precision above 0 and a Gauss-Newton or Fisher "
             "matrix, or operator.bounded(lower)"
         )
+        raise InputError(msg)
     return float(operator.lower)
 
 
@@ -174,7 +175,8 @@ def _half(operator: Operator) -> int:
 
 def _none(operator: Operator) -> tuple[np.ndarray, np.ndarray]:
     """No test vectors, and their products."""
-    return (np.empty((0, operator.size), operator.dtype),) * 2
+    none = np.empty((0, operator.size), operator.dtype)
+    return none, none
 
 
 def _extended(
@@ -241,7 +243,7 @@ def _approximation(tests: np.ndarray, products: np.ndarray, mu: float) -> Nystro
         raise InputError(message)
     # More than the root of eps below 0 is no rounding.
     if energy[0] < -np.sqrt(eps) * size:
-        raise Indefinite.of(mu + float(energy[0]), f"claimed to be at least {mu:.3g}")
+        raise Indefinite.of(mu + float(energy[0]), f"said to be at least {mu:.3g}, Ritz value")
     shift = max(SHIFT * eps * size, -2 * float(energy[0]))
     factor = linalg.solve_triangular(lower.T, basis / np.sqrt(energy + shift)[None]).T
 
