@@ -1,6 +1,9 @@
 # `make demo` and `make test` need Python >= 3.11 and make; all else goes into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+# Its versions "+cpu" have no CUDA, and PyPI has none of them; on macOS there is no CUDA to have.
+TORCH := 2.13.0
+NO_TORCH := No CPU build of PyTorch $(TORCH) can be had here: tests of ew.torch will be skipped.
 
 .PHONY: demo test check clean .venv
 
@@ -8,6 +11,7 @@ demo: .venv
 	$(BIN)/python -m expressway.demo
 
 test: .venv
+	@$(MAKE) --no-print-directory .venv/torch || echo "$(NO_TORCH)" >&2
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv
@@ -30,4 +34,11 @@ clean:
 	  exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.venv/torch:
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 1 --timeout 15 \
+	  --extra-index-url https://download.pytorch.org/whl/cpu \
+	  'torch==$(TORCH)+cpu; sys_platform != "darwin"' \
+	  'torch==$(TORCH); sys_platform == "darwin"' 2>/dev/null
 	@touch $@

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from . import run as run
     from . import timecourse as timecourse
     from . import tl as tl
+    from . import torch as torch
     from ._errors import NotAnOptimum as NotAnOptimum
     from ._errors import Saddle as Saddle
     from ._errors import SingularJacobian as SingularJacobian
@@ -43,6 +44,7 @@ _LATER = {
     "run": ("run", None),
     "timecourse": ("timecourse", None),
     "tl": ("tl", None),
+    "torch": ("torch", None),
     "constraints": ("core.constraints", None),
     "folds": ("core.folds", None),
     "Objective": ("core.problem", "Objective"),
