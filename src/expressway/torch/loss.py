@@ -77,7 +77,8 @@ def summed(loss: Callable[..., Any], reduction: str | None, batch: tuple[Any, An
         msg = f"reduction is {reduction!r}, need 'mean', 'sum' or 'none'"
         raise InputError(msg)
     if isinstance(loss, nn.modules.loss._Loss):
-        held: Any = copy.deepcopy(loss).to(batch[0].device)
+        own: Any = loss
+        held = copy.deepcopy(own).to(batch[0].device)
         held.reduction = "sum"
         return Loss(held, _root(loss))
     if "reduction" in inspect.signature(loss).parameters:
