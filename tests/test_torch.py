@@ -316,37 +316,37 @@ def test_vectors_of_another_kind_are_refused():
 
 
 def forward(theta, x):
-    """The same network in JAX, of one image."""
-    maps = jax.lax.conv_general_dilated(x[None], theta["conv.weight"], (1, 1), "VALID")[0]
-    maps = jnp.tanh(maps + theta["conv.bias"][:, None, None])
-    pooled = maps.reshape(2, 2, 2, 2, 2).mean((2, 4)).reshape(-1)
-    return theta["out.weight"] @ pooled + theta["out.bias"]
+    """The same network in JAX, of one image; parameters in the module's order."""
+    kernel, bias, weight, shift = theta
+    maps = jax.lax.conv_general_dilated(x[None], kernel, (1, 1), "VALID")[0]
+    maps = jnp.tanh(maps + bias[:, None, None])
+    return weight @ maps.reshape(2, 2, 2, 2, 2).mean((2, 4)).reshape(-1) + shift
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
-def test_products_are_those_of_jax(dtype):
+def distance(a, b):
+    return np.linalg.norm(np.asarray(a) - np.asarray(b)) / np.linalg.norm(np.asarray(b))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kinds"),
+    [(torch.float64, ("hessian", "gauss_newton", "fisher")), (torch.float32, ("gauss_newton",))],
+    ids=["double", "single"],
+)
+def test_products_are_those_of_jax(dtype, kinds):
     x, y = images(dtype)
-    fit = ew.torch.fit(network(dtype), nn.CrossEntropyLoss(), in_batches(x, y))
-    theta = {name: jnp.asarray(value.numpy()) for name, value in fit.theta.items()}
-    parts, sizes = list(theta), np.cumsum([a.size for a in theta.values()])[:-1]
-
-    @jax.jit
-    def reference(v):
-        def total(row):
-            split = {
-                k: a.reshape(theta[k].shape)
-                for k, a in zip(parts, jnp.split(row, sizes), strict=True)
-            }
-            z = jax.vmap(forward, (None, 0))(split, x.numpy())
-            return -jnp.take_along_axis(jax.nn.log_softmax(z), y.numpy()[:, None], 1).sum()
-
-        at = jnp.concatenate([a.reshape(-1) for a in theta.values()])
-        return jax.jvp(jax.grad(total), (at,), (v,))[1]
-
-    operator = fit.operator("hessian")
-    v = np.random.default_rng(2).normal(size=operator.size).astype(operator.dtype)
-    found, wanted = np.asarray(operator.rows(v[None]))[0], np.asarray(reference(v))
-    assert found.dtype == wanted.dtype
-    # Some hundred roundings in 2-norm.
-    rounding = 100 * np.finfo(operator.dtype).eps
-    assert np.linalg.norm(found - wanted) < rounding * np.linalg.norm(wanted)
+    fit = ew.torch.fit(network(dtype), nn.CrossEntropyLoss(), in_batches(x, y), prior_precision=0.5)
+    theta = [jnp.asarray(value.numpy()) for value in fit.theta.values()]
+    objective = ew.Objective.supervised(
+        forward, ew.losses.categorical, (x.numpy(), y.numpy()), prior_precision=0.5
+    )
+    v = np.random.default_rng(2).normal(size=(3, fit.operator("hessian").size))
+    # Some ten roundings, in the 2-norm of a product.
+    rounding = 20 * np.finfo(fit.source().dtype).eps
+    for kind in kinds:
+        ours = fit.operator(kind.replace("_", "-"), 0.1)
+        theirs = getattr(ew.operators, kind)(objective, theta, prior_precision=0.1)
+        assert (ours.size, ours.dtype, ours.kind) == (theirs.size, theirs.dtype, theirs.kind)
+        assert ours.damping == pytest.approx(theirs.damping, rel=1e-15)
+        assert (ours.lower is None) == (theirs.lower is None)
+        found, wanted = (operator.rows(v.astype(ours.dtype)) for operator in (ours, theirs))
+        assert distance(found, wanted) < rounding, kind
