@@ -95,8 +95,8 @@ class Network:
         if isinstance(array, core.Tracer):
             msg = "products of a torch module cannot be traced: call them outside of jax.jit"
             raise TypeError(msg)
-        if isinstance(array, jax.Array):
-            held = torch.from_dlpack(array)
+        if isinstance(array, jax.Array) and (_on_cpu(array) or self.like.is_cuda):
+            held = torch.from_dlpack(array.block_until_ready())
         elif isinstance(array, torch.Tensor):
             held = array.detach()
         else:
@@ -144,6 +144,10 @@ def network(module: Any, device: Any) -> Network:
         msg = "the module's parameters lie on several devices, need one: say device="
         raise InputError(msg)
     return Network(held, theta)
+
+
+def _on_cpu(array: jax.Array) -> bool:
+    return all(device.platform == "cpu" for device in array.devices())
 
 
 def array_of(tensor: Any) -> Any:
