@@ -60,7 +60,7 @@ class Solved(NamedTuple):
 class Step(NamedTuple):
     """What one step was, for the rows that took part."""
 
-    index: Int[np.ndarray, "m"]
+    which: Int[np.ndarray, "m"]
     """Which rows."""
     alpha: Float[np.ndarray, "m"]
     """Length of the step; 0 where the product was rounding only."""
@@ -146,14 +146,14 @@ def perturb_and_solve(
     return solve(operator, operator.noise(key, n), rtol, preconditioner=preconditioner)
 
 
-def fitting(operator: Operator, memory: int = MEMORY) -> int:
+def fitting(operator: Operator) -> int:
     """Rows that are iterated at once: a power of two, 128 at most."""
-    rows = memory // (_COPIES * operator.size * np.dtype(operator.dtype).itemsize)
+    rows = MEMORY // (_COPIES * operator.size * np.dtype(operator.dtype).itemsize)
     return 1 << (min(max(rows, 1), 128).bit_length() - 1)
 
 
 class _Batch:
-    """Rows that are solved together. (A loop's variables, not a result.)"""
+    """Rows that are solved together: a loop's variables, no result."""
 
     def __init__(
         self, operator: Operator, b: np.ndarray, preconditioner: Nystrom | None, most: int | None
@@ -215,7 +215,7 @@ class _Target:
         batch.spectrum.restart()
 
     def __call__(self, step: Step) -> Bool[np.ndarray, "m"]:
-        spectrum, rows = self.batch.spectrum, self.rows[step.index]
+        spectrum, rows = self.batch.spectrum, self.rows[step.which]
         spectrum.learn(step, rows)
         self.batch.reached[rows] += step.gain
         found = Found(step.after, step.residual, step.size, self.batch.reached[rows])

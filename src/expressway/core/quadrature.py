@@ -100,7 +100,7 @@ class Rules:
 
     def __call__(self, step: Step) -> Bool[np.ndarray, "m"]:
         """Bring the rules forward; which rows' brackets are narrow enough."""
-        rows, spectrum = step.index, self.spectrum
+        rows, spectrum = step.which, self.spectrum
         spectrum.learn(step, rows)
         self._sum[rows] += step.gain
         total = self._sum[rows]
@@ -122,15 +122,15 @@ class Rules:
         spectrum = self.spectrum
         wide = ROUNDING * spectrum.eps * spectrum.growth / spectrum.scale
         mu = np.maximum(node - wide, node / 2)
-        rest = np.minimum(self._gamma[step.index], 1 / mu) - step.alpha
+        rest = np.minimum(self._gamma[step.which], 1 / mu) - step.alpha
         with np.errstate(divide="ignore", invalid="ignore"):
             gamma = rest / (mu * rest + step.after / step.before)
         gamma = np.where((rest > 0) & (step.alpha > 0), gamma, 1 / mu)
-        self._gamma[step.index] = gamma
+        self._gamma[step.which] = gamma
         return gamma
 
     def _guess(self, step: Step, total: Any, noise: Any) -> Bool[np.ndarray, "m"]:
         """Whether the error would be small if the smallest Ritz value were the spectrum's end."""
-        floor = self.spectrum.floor[step.index]
+        floor = self.spectrum.floor[step.which]
         floor = np.where(np.isfinite(floor), floor, self.spectrum.growth / self.spectrum.scale)
         return step.after / floor <= np.maximum(self.rtol * total, noise)
