@@ -148,9 +148,9 @@ def perturb_and_solve(
     return solve(operator, operator.noise(key, n), rtol, preconditioner=preconditioner)
 
 
-def fitting(operator: Operator, memory: int = MEMORY) -> int:
+def fitting(operator: Operator) -> int:
     """Rows that are iterated at once: a power of two, of short rows many."""
-    rows = memory // (_COPIES * operator.size * np.dtype(operator.dtype).itemsize)
+    rows = MEMORY // (_COPIES * operator.size * np.dtype(operator.dtype).itemsize)
     enough = max(_MANY, _NUMBERS // operator.size)
     return 1 << (min(max(rows, 1), enough).bit_length() - 1)
 
