@@ -9,8 +9,16 @@ from spectra import NAMES, SIZE, case, rows, solved
 
 from expressway._errors import Indefinite
 from expressway.core import conjugate, nystrom, operator, quadrature
+from expressway.core.threads import one_each
 
 KEY = jax.random.key(0)
+
+
+@pytest.fixture(autouse=True)
+def _one_core():
+    """Threads of LAPACK wait for each other longer than these matrices take."""
+    with one_each():
+        yield
 
 
 def values(a, g):
