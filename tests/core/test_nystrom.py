@@ -11,8 +11,16 @@ from spectra import NAMES, SIZE, case, rows
 
 from expressway._errors import Indefinite, InputError
 from expressway.core import nystrom, operator
+from expressway.core.threads import one_each
 
 KEY = jax.random.key(0)
+
+
+@pytest.fixture(autouse=True)
+def _one_core():
+    """Threads of LAPACK wait for each other longer than these matrices take."""
+    with one_each():
+        yield
 
 
 def dense(found):

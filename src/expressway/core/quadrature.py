@@ -32,9 +32,10 @@ import numpy as np
 
 from expressway._types import Array, Bool, Float
 
-from .conjugate import ROUNDING, Spectrum, Step, fitting, run
+from .conjugate import ROUNDING, Spectrum
 from .nystrom import Nystrom
 from .operator import Operator
+from .recurrence import Step, fitting, run
 
 
 class Brackets(NamedTuple):
