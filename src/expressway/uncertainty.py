@@ -23,7 +23,7 @@ from .core.prediction import How, Prediction
 from .core.prediction import Scores as Scores
 from .core.prediction import scores as scores
 from .core.predictor import predictor as predictor_of
-from .core.problem import Objective
+from .core.problem import Objective, Weighted
 from .core.solution import Solution, Stage
 from .core.source import Predictor, Source
 from .core.trained import Trained
@@ -121,6 +121,15 @@ def draws(  # noqa: PLR0913
         return gene_draws.draws(
             fit, key, n, kind=kind or "fisher", cohort=cohort, clusters=clusters
         )
+    if cohort is not None:
+        msg = f"cohort is for fits of genes, and this is a {type(fit).__name__}; leave it out"
+        raise InputError(msg)
+    if kind == "sandwich" and method is not None:
+        msg = f'kind="sandwich" needs no root, and so no method {method!r}; leave one of them out'
+        raise InputError(msg)
+    if kind != "sandwich" and bread is not None:
+        msg = f'bread is for kind="sandwich", and kind is {kind!r}: leave one of them out'
+        raise InputError(msg)
     if isinstance(fit, Solution) and (fit.staged or not isinstance(fit.problem, Objective)):
         if kind != "sandwich" or prior_precision or bread is not None:
             what = "several stages have" if fit.staged else "an equation has"
@@ -250,6 +259,13 @@ def _by_influence(fit: Solution, key: Array, n: int, clusters: Any) -> Draws:
 
     ``x = sum_n e_n dt / dw_n``, t the unconstrained coordinates.
     """
+    vector = isinstance(fit.hyper, jax.Array | np.ndarray) and fit.hyper.ndim == 1
+    if not (vector or isinstance(fit.hyper, Weighted)):
+        msg = (
+            'kind="sandwich" needs the weight of each observation: make a vector of weights the '
+            "hyperparameters, or use Equation.additive"
+        )
+        raise InputError(msg)
     jack = jackknife(fit)
     e = core_draws.weights(key, n, jack.count, clusters)
     pairs = zip(fit.stages, jack.influences, strict=True)
