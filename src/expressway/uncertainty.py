@@ -193,7 +193,7 @@ def predict(  # noqa: PLR0913
         ``how="draws"`` if it is not given.
     loss
         One of `expressway.losses`: with draws, its mean (probabilities of classes) is averaged
-        over them.
+        over them. The loss of a supervised objective where fn is its model.
     kind, prior_precision, clusters, key, n
         As of `draws`.
     rtol

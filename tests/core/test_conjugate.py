@@ -38,11 +38,9 @@ def test_bounds_are_above_the_errors(name, dtype):
             assert np.all(found.bound >= norm)
             assert np.all(found.energy >= energy)
             spent[rtol, p is None] = found.matvecs
-            # float32 ends at rounding times the condition, and says so.
-            if dtype == np.float64 or (name == "narrow" and rtol == 1e-2):
-                assert np.all(found.bound <= rtol)
-            else:
-                assert np.all(norm < 1e-2)
+            # As asked for, unless rounding times the condition is above it.
+            reach = 8 * float(np.finfo(dtype).eps) * np.linalg.cond(a)
+            assert np.all(found.bound <= max(rtol, reach))
     if dtype == np.float64 and name in ("rank", "wide"):
         assert spent[1e-8, False] < 0.7 * spent[1e-8, True]
 
@@ -58,10 +56,10 @@ def test_rows_that_are_done_leave():
         seen.append(len(v))
         return held.rows(v)
 
-    before = conjugate._step._cache_size()
+    before = conjugate._plus._cache_size()
     found = conjugate.solve(replace(held, rows=counting), b, 1e-6)
     # One program for a number of slots: 16 and 4.
-    assert conjugate._step._cache_size() - before <= 2
+    assert conjugate._plus._cache_size() - before <= 2
     assert set(seen) == {16, 4}
     assert seen.count(16) <= 6
     assert found.matvecs < sum(seen)
@@ -74,10 +72,10 @@ def test_rows_that_are_done_leave():
 
 def test_batches_that_fit_memory_give_the_same(monkeypatch):
     held = case("narrow").operator
-    whole = conjugate.solve(held, rows(5), 1e-6)
-    monkeypatch.setattr(conjugate, "MEMORY", 2 * 6 * SIZE * 8)
-    assert conjugate.fitting(held) == 2
-    parts = conjugate.solve(held, rows(5), 1e-6)
+    whole = conjugate.solve(held, rows(9), 1e-6)
+    monkeypatch.setattr(conjugate, "MEMORY", 4 * 6 * SIZE * 8)
+    assert conjugate.fitting(held) == 4
+    parts = conjugate.solve(held, rows(9), 1e-6)
     # Each is within its bound of the solution.
     np.testing.assert_allclose(whole.rows, parts.rows, atol=2e-6 * abs(whole.rows).max())
     assert parts.matvecs == whole.matvecs
@@ -85,7 +83,7 @@ def test_batches_that_fit_memory_give_the_same(monkeypatch):
 
 def test_negative_curvature_is_named():
     a = case("narrow").a - 2 * np.eye(SIZE)
-    with pytest.raises(Indefinite, match="Gauss-Newton"):
+    with pytest.raises(Indefinite, match=r"Rayleigh quotient -.*gauss-newton"):
         conjugate.solve(operator.matrix(a), rows(), 1e-8)
     # A bound that the products disprove is no bound.
     with pytest.raises(Indefinite, match="not positive definite"):

@@ -31,6 +31,7 @@ from expressway._errors import Indefinite, InputError
 from expressway._types import Array, Float
 
 from .operator import Operator
+from .threads import one_each
 
 # Rows that an operator multiplies at a time, so that it is compiled for few shapes.
 TOGETHER = 64
@@ -208,7 +209,7 @@ def product(operator: Operator, rows: np.ndarray) -> np.ndarray:
     """``A`` times each row, on the host; of a padded number of rows."""
     padded = np.zeros((width(len(rows)), operator.size), operator.dtype)
     padded[: len(rows)] = rows
-    return np.array(operator.rows(jnp.asarray(padded))[: len(rows)])
+    return np.array(operator.rows(jax.device_put(padded))[: len(rows)])
 
 
 def _columns(d: int, r: int) -> Iterator[slice]:
@@ -223,6 +224,13 @@ def _gram(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     for part in _columns(a.shape[1], len(a)):
         total += a[:, part].astype(np.float64) @ b[:, part].astype(np.float64).T
     return total
+
+
+@one_each()
+def _eigh(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues and vectors of a matrix that is symmetric but for rounding."""
+    values, vectors = np.linalg.eigh((a + a.T) / 2)
+    return values, vectors
 
 
 class _Factor(NamedTuple):
@@ -241,7 +249,7 @@ def _factor(tests: np.ndarray, products: np.ndarray, mu: float) -> _Factor:
     if not np.isfinite(small).all():
         msg = "products with random vectors are not finite: check the operator"
         raise InputError(msg)
-    energy, basis = np.linalg.eigh((small + small.T) / 2)
+    energy, basis = _eigh(small)
     eps = float(np.finfo(tests.dtype).eps)
     # Squared lengths of the test vectors are about d.
     size = max(float(energy[-1]) / d, 0.0) + mu
@@ -255,7 +263,7 @@ def _factor(tests: np.ndarray, products: np.ndarray, mu: float) -> _Factor:
     for part in _columns(d, r):
         b = matrix @ products[:, part].astype(np.float64)
         gram += b @ b.T
-    squares, turn = (a[..., ::-1] for a in np.linalg.eigh(gram))
+    squares, turn = (a[..., ::-1] for a in _eigh(gram))
     # Below the shift, an eigenvalue is rounding.
     kept = squares > shift
     matrix = (turn[:, kept] / np.sqrt(squares[kept])[None]).T @ matrix
@@ -270,13 +278,13 @@ def _approximation(products: np.ndarray, factor: _Factor, mu: float) -> Nystrom:
     """
     vectors = np.empty((len(factor.squares), products.shape[1]), products.dtype)
     if len(vectors) == 0:
-        return Nystrom(jnp.asarray(vectors), jnp.asarray(factor.squares), mu, factor.slack)
+        return Nystrom(jax.device_put(vectors), jax.device_put(factor.squares), mu, factor.slack)
     for part in _columns(*products.shape[::-1]):
         vectors[:, part] = factor.matrix @ products[:, part].astype(np.float64)
-    half = linalg.cholesky(_gram(vectors, vectors), lower=True)
-    values, turn = np.linalg.eigh(half.T @ (factor.squares[:, None] * half))
+    half = np.linalg.cholesky(_gram(vectors, vectors))
+    values, turn = _eigh(half.T @ (factor.squares[:, None] * half))
     values, turn = np.maximum(values[::-1], 0.0), turn[:, ::-1]
     final = linalg.solve_triangular(half.T, turn).T
     for part in _columns(*vectors.shape[::-1]):
         vectors[:, part] = final @ vectors[:, part].astype(np.float64)
-    return Nystrom(jnp.asarray(vectors), jnp.asarray(values), mu, factor.slack)
+    return Nystrom(jax.device_put(vectors), jax.device_put(values), mu, factor.slack)
