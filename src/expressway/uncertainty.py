@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._errors import InputError
-from ._types import Array
+from ._types import Array, Float
 from .core import draws as core_draws
 from .core import fitted, prediction
 from .core.draws import Draws, Kind, Method
@@ -23,8 +23,8 @@ from .core.prediction import How, Prediction
 from .core.prediction import Scores as Scores
 from .core.prediction import scores as scores
 from .core.predictor import predictor as predictor_of
-from .core.problem import Objective
-from .core.solution import Solution
+from .core.problem import Objective, Weighted
+from .core.solution import Solution, Stage
 from .core.source import Predictor, Source
 from .core.trained import Trained
 from .models import gene_draws
@@ -121,6 +121,15 @@ def draws(  # noqa: PLR0913
         return gene_draws.draws(
             fit, key, n, kind=kind or "fisher", cohort=cohort, clusters=clusters
         )
+    if cohort is not None:
+        msg = f"cohort is for fits of genes, and this is a {type(fit).__name__}; leave it out"
+        raise InputError(msg)
+    if kind == "sandwich" and method is not None:
+        msg = f'kind="sandwich" needs no root, and so no method {method!r}; leave one of them out'
+        raise InputError(msg)
+    if kind != "sandwich" and bread is not None:
+        msg = f'bread is for kind="sandwich", and kind is {kind!r}: leave one of them out'
+        raise InputError(msg)
     if isinstance(fit, Solution) and (fit.staged or not isinstance(fit.problem, Objective)):
         if kind != "sandwich" or prior_precision or bread is not None:
             what = "several stages have" if fit.staged else "an equation has"
@@ -248,25 +257,29 @@ def default_kind(fit: Any) -> Kind:
 def _by_influence(fit: Solution, key: Array, n: int, clusters: Any) -> Draws:
     """The sandwich of equations and stages: influence functions with random weights.
 
-    ``x = sum_n e_n dtheta / dw_n``, in the user's coordinates.
+    ``x = sum_n e_n dt / dw_n``, t the unconstrained coordinates.
     """
+    vector = isinstance(fit.hyper, jax.Array | np.ndarray) and fit.hyper.ndim == 1
+    if not (vector or isinstance(fit.hyper, Weighted)):
+        msg = (
+            'kind="sandwich" needs the weight of each observation: make a vector of weights the '
+            "hyperparameters, or use Equation.additive"
+        )
+        raise InputError(msg)
     jack = jackknife(fit)
     e = core_draws.weights(key, n, jack.count, clusters)
-    moves = [np.asarray((e * jack.weight) @ rows) for rows in jack.influences]
-    starts = [
-        np.asarray(s.system.constrained.vector(s.system.forward(jnp.asarray(s.found.t))))
-        for s in fit.stages
-    ]
+    pairs = zip(fit.stages, jack.influences, strict=True)
+    moves = [_free(stage, (e * jack.weight) @ rows) for stage, rows in pairs]
+    thetas = fit.theta if fit.staged else (fit.theta,)
     parts = tuple(
-        stage.system.constrained.trees(start[None] + move)
-        for stage, start, move in zip(fit.stages, starts, moves, strict=True)
+        fitted.shaped(stage.system.coordinates, jnp.asarray(stage.found.t), theta, move)
+        for stage, theta, move in zip(fit.stages, thetas, moves, strict=True)
     )
     found = [stage.found.certificate for stage in fit.stages]
     worst = max(c.largest / max(c.smallest, 1e-300) for c in found)
-    deviations = np.concatenate(moves, axis=1)
     return Draws(
         theta=parts if fit.staged else parts[0],
-        deviations=deviations,
+        deviations=np.concatenate(moves, axis=1),
         error_bound=np.full(n, rounding_of(float, worst)),
         certified=False,
         matvecs=0,
@@ -275,3 +288,17 @@ def _by_influence(fit: Solution, key: Array, n: int, clusters: Any) -> Draws:
         damping=0.0,
         basis=0,
     )
+
+
+def _free(stage: Stage, moves: Float[np.ndarray, "n e"]) -> Float[np.ndarray, "n d"]:
+    """Moves of the user's parameters as those of unconstrained coordinates, which they are of."""
+    system = stage.system
+    if system.plain:
+        return moves
+
+    def forward(t: Any) -> Any:
+        return system.constrained.vector(system.forward(t))
+
+    slope = np.asarray(jax.jit(jax.jacfwd(forward))(jnp.asarray(stage.found.t)))
+    # As many coordinates as directions in which parameters can move: nothing is left over.
+    return np.linalg.lstsq(slope, moves.T, rcond=None)[0].T

@@ -23,7 +23,7 @@ import scipy.linalg
 from scipy.linalg.lapack import dpocon  # pyright: ignore[reportAttributeAccessIssue]
 
 from expressway._errors import Indefinite, InputError, Unfinished
-from expressway._types import Array, Float
+from expressway._types import Array, Float, Int
 
 from . import conjugate, lanczos
 from .functions import DENSE
@@ -163,12 +163,31 @@ def weights(key: Array, n: int, observations: int, clusters: Any) -> Float[np.nd
         raise InputError(msg)
     if clusters is None:
         return np.asarray(jax.random.normal(key, (n, observations), dtype=float))
+    number = numbered(clusters, observations)
+    each = np.asarray(jax.random.normal(key, (n, int(number.max()) + 1), dtype=float))
+    return each[:, number]
+
+
+def numbered(clusters: Any, observations: int) -> Int[np.ndarray, "m"]:
+    """The number of each observation's cluster.
+
+    Raises
+    ------
+    InputError
+        Labels are not one for each observation, or all the same: the gradients of all observations
+        together vanish at an optimum, and intervals would have no width.
+    """
     if len(clusters) != observations:
         msg = f"{len(clusters)} cluster labels for {observations} observations; give one each"
         raise InputError(msg)
-    _, number = np.unique(np.asarray(clusters), return_inverse=True)
-    each = np.asarray(jax.random.normal(key, (n, int(number.max()) + 1), dtype=float))
-    return each[:, number]
+    names, number = np.unique(np.asarray(clusters), return_inverse=True)
+    if len(names) < 2:
+        msg = (
+            f"all {observations} observations are in one cluster; a sandwich needs at least two: "
+            "leave clusters out if observations are independent"
+        )
+        raise InputError(msg)
+    return number.reshape(observations)
 
 
 def formed(operator: Operator) -> Float[np.ndarray, "d d"]:

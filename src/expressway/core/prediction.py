@@ -25,7 +25,7 @@ from expressway._types import Float, Int
 
 from . import conjugate
 from .conjugate import ROUNDING
-from .draws import factored, preconditioner
+from .draws import factored, numbered, preconditioner
 from .functions import DENSE
 from .lanczos import MEMORY
 from .losses import Loss
@@ -314,11 +314,7 @@ class _Middle(NamedTuple):
         """With clusters numbered."""
         if clusters is None:
             return cls(source, None)
-        if len(clusters) != source.observations:
-            count = source.observations
-            msg = f"{len(clusters)} cluster labels for {count} observations; give one each"
-            raise InputError(msg)
-        return cls(source, np.unique(np.asarray(clusters), return_inverse=True)[1])
+        return cls(source, numbered(clusters, source.observations))
 
     def variances(self, inverse: _Inverse, g: Float[np.ndarray, "k d"]) -> _Variances:
         """``x' (sum_c s_c s_c') x`` with ``A x = g``."""
