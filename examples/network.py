@@ -1,16 +1,15 @@
-"""A small convolutional network that reads digits, in JAX and in torch, and how it is trained.
+"""A small convolutional network that reads digits, in JAX, and how it is trained to an optimum.
 
 Two convolutions of 5 × 5 at stride 2 (8 and 16 channels) and two dense layers (104 and 10), tanh
 between them: 31,202 numbers. Convolutions are written as matrix products over patches: on a CPU
-XLA's own take several times as long, most of all when they are vectorised or differentiated.
+XLA's own take many times as long, most of all when they are differentiated for many vectors.
 
-What is trained is the whole objective that uncertainty is about: the SUM of cross entropies over
-all images, and half the prior precision times the squared length of the parameters. First by Adam on
-small batches, then, so that it is an optimum, by quasi-Newton steps on all images.
+What is minimised is the objective that uncertainty is about: the SUM of cross entropies over all
+images, and half the prior precision times the squared length of the parameters. First by Adam on
+small batches, then by quasi-Newton steps on all images.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -92,41 +91,17 @@ def cross_entropy(theta: list[Layer], images: Any, labels: Any) -> Any:
     return jnp.sum(jax.nn.logsumexp(out, axis=1) - right)
 
 
-class Trained(NamedTuple):
-    """Where training ended."""
-
-    theta: list[Layer]
-    objective: float
-    gradient_norm: float
-    """Of the whole objective: a sum, not a mean."""
-
-
-def train(
-    theta: list[Layer], images: Any, labels: Any, precision: float, *, epochs: int, polish: int
-) -> Trained:
-    """The parameters that minimise ``sum cross entropy + precision / 2 |theta|²``.
-
-    Parameters
-    ----------
-    theta
-        Start.
-    images, labels
-        n by 28 by 28, and n.
-    precision
-        Prior precision of every parameter.
-    epochs
-        Passes of Adam over all images.
-    polish
-        Most steps of L-BFGS on all images at once after it.
-    """
-    theta = adam(theta, images, labels, precision, epochs)
-    return polished(theta, images, labels, precision, polish)
-
-
 def adam(
-    theta: list[Layer], images: Any, labels: Any, precision: float, epochs: int, batch: int = 100
+    theta: list[Layer],
+    images: Any,
+    labels: Any,
+    precision: float,
+    *,
+    epochs: int,
+    rate: float = 1e-2,
+    batch: int = 100,
 ) -> list[Layer]:
-    """Parameters after Adam (Kingma and Ba 2015) on random batches; the rate falls to 0 linearly."""
+    """Parameters after Adam (Kingma and Ba 2015) on random batches; its rate falls to 0."""
     n = len(labels)
     steps = epochs * (n // batch)
 
@@ -140,9 +115,11 @@ def adam(
         slope = jax.grad(loss)(theta, rows)
         mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mean, slope)
         square = jax.tree.map(lambda s, g: 0.999 * s + 0.001 * g**2, square, slope)
-        rate = 3e-3 * (1 - k / steps) * jnp.sqrt(1 - 0.999 ** (k + 1)) / (1 - 0.9 ** (k + 1))
-        move = lambda a, m, s: (a - rate * m / (jnp.sqrt(s) + 1e-8)).astype(a.dtype)  # noqa: E731
-        return jax.tree.map(move, theta, mean, square), mean, square
+        now = rate * (1 - k / steps) * jnp.sqrt(1 - 0.999 ** (k + 1)) / (1 - 0.9 ** (k + 1))
+        moved = jax.tree.map(
+            lambda a, m, s: a - now * m / (jnp.sqrt(s) + 1e-8), theta, mean, square
+        )
+        return moved, mean, square
 
     order = np.random.default_rng(0)
     zero = jax.tree.map(jnp.zeros_like, theta)
@@ -153,31 +130,54 @@ def adam(
     return state[0]
 
 
+class Optimum(NamedTuple):
+    """Where training ended."""
+
+    theta: list[Layer]
+    objective: float
+    gradient_norm: float
+    """Of the whole objective: a sum, not a mean."""
+
+
 def whole(
-    theta: list[Layer], images: Any, labels: Any, precision: float, batch: int = 250
+    theta: list[Layer], images: Any, labels: Any, precision: float
 ) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
-    """The objective over all images and its gradient, of a vector; batches fit a core's cache."""
-    start, shaped = ravel_pytree(theta)
-    n = len(labels) // batch * batch
-    parts = [images[:n].reshape(-1, batch, *images.shape[1:]), labels[:n].reshape(-1, batch)]
+    """The objective over all images and its gradient, as functions of a vector."""
+    _, shaped = ravel_pytree(theta)
+    n = len(labels)
+    size = max(k for k in range(1, 251) if n % k == 0)  # batches that fit a core's cache
+    parts = images.reshape(-1, size, *images.shape[1:]), labels.reshape(-1, size)
     both = jax.value_and_grad(lambda t, x, y: cross_entropy(shaped(t), x, y))
 
     @jax.jit
-    def total(t: Any, parts: Any, rest: Any) -> Any:
+    def total(t: Any, parts: Any) -> Any:
         def add(sums: Any, part: Any) -> Any:
             value, slope = both(t, *part)
-            # Sums in doubles: a gradient near zero is what is left of large terms.
             return (sums[0] + value, sums[1] + slope), None
 
-        zero = (jnp.zeros((), dtype=jnp.float64), jnp.zeros(t.shape, dtype=jnp.float64))
-        value, slope = jax.lax.scan(add, zero, parts)[0]
-        more, tail = both(t, *rest) if len(rest[1]) else (0.0, 0.0)
-        return value + more + precision / 2 * jnp.vdot(t, t), slope + tail + precision * t
-
-    rest = images[n:], labels[n:]
+        # Sums in doubles: a gradient near zero is what large terms leave of each other.
+        zero = jnp.zeros((), jnp.float64), jnp.zeros(t.shape, jnp.float64)
+        return jax.lax.scan(add, zero, parts)[0]
 
     def at(vector: np.ndarray) -> tuple[float, np.ndarray]:
-        value, slope = total(jnp.asarray(vector, dtype=start.dtype), parts, rest)
-        return float(value), np.asarray(slope, dtype=np.float64)
+        loss, slope = total(jnp.asarray(vector, jnp.float32), parts)
+        prior = precision / 2 * float(vector @ vector)
+        return float(loss) + prior, np.asarray(slope) + precision * vector
 
     return at
+
+
+def polished(
+    theta: list[Layer], images: Any, labels: Any, precision: float, *, steps: int
+) -> Optimum:
+    """Parameters after so many steps of L-BFGS on all images."""
+    t, shaped = ravel_pytree(theta)
+    found = minimize(
+        whole(theta, images, labels, precision),
+        np.asarray(t, dtype=np.float64),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": steps, "maxcor": 30, "ftol": 0.0, "gtol": 1e-3},
+    )
+    norm = float(np.linalg.norm(found.jac))
+    return Optimum(shaped(jnp.asarray(found.x, t.dtype)), float(found.fun), norm)
