@@ -427,3 +427,49 @@ def test_influence_that_cannot_be_is_refused_in_a_line(fitted):
         tl.influence(fitted, key="other")
     with pytest.raises(io.InputError, match="genes were taken away since"):
         tl.influence(fitted[:, :90].copy(), kind="pipeline")
+
+
+def test_intervals_of_fold_changes_and_of_ranks(fitted, tmp_path):
+    table = tl.intervals(fitted, FIRST, top=10, interval=0.8)
+    assert list(table.columns) == [
+        "log2_fold_change", "lower", "upper", "probability_up",
+        "rank", "rank_lower", "rank_upper", "probability_top", "status",
+    ]  # fmt: skip
+    result = get.de(fitted)
+    known = result["status"] != "all_zero"
+    change, se = result["log2_fold_change"], result["lfc_se"]
+    # The same numbers by two ways round.
+    np.testing.assert_allclose(table["upper"] - table["lower"], 2 * stats.norm.ppf(0.9) * se)
+    np.testing.assert_allclose(table["probability_up"][known], stats.norm.cdf(change / se)[known])
+    np.testing.assert_array_equal(table["rank"].isna(), result["p_adj"].isna())
+    assert table["probability_top"].sum() == pytest.approx(10)
+    assert np.all(table["rank_lower"].dropna() <= table["rank"].dropna())
+    first = table.sort_values("rank").index[:5]
+    assert set(first) <= set(change[table["rank"].notna()].abs().nlargest(15).index)
+    same(table, tl.intervals(reloaded(fitted, tmp_path / "a.h5ad"), FIRST, top=10, interval=0.8))
+    moved = tl.intervals(fitted, FIRST, top=10, interval=0.8, seed=jax.random.key(1))
+    pd.testing.assert_series_equal(moved["lower"], table["lower"])
+    assert not moved["probability_top"].equals(table["probability_top"])
+
+
+def test_intervals_by_the_scatter_of_samples(fitted):
+    adata = fitted.copy()
+    adata.obs["donor"] = list("aabbccdd")
+    plain, by_donor = (
+        tl.intervals(adata, FIRST, kind="sandwich", clusters=c, draws=9, by="up")
+        for c in (None, "donor")
+    )
+    width = plain["upper"] - plain["lower"]
+    there = width.notna()
+    assert there.sum() > 190
+    # The scatter of 8 samples about 3 coefficients is too small, by about sqrt(5 / 8).
+    model = 2 * stats.norm.ppf(0.95) * get.de(fitted)["lfc_se"]
+    assert 0.3 < np.median((width / model)[there]) < 1
+    assert not np.allclose(width[there], (by_donor["upper"] - by_donor["lower"])[there])
+    with pytest.raises(io.InputError, match="no column 'cage'"):
+        tl.intervals(adata, FIRST, kind="sandwich", clusters="cage")
+    with pytest.raises(io.InputError, match="kind must be one of"):
+        tl.intervals(adata, FIRST, kind="bread")
+    del adata.obsm["de_samples"]
+    with pytest.raises(io.InputError, match="not here"):
+        tl.intervals(adata, FIRST, kind="hessian")

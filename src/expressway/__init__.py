@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ._errors import Unfinished as Unfinished
     from .core import constraints as constraints
     from .core import folds as folds
+    from .core import losses as losses
+    from .core import operators as operators
     from .core.implicit import implicit as implicit
     from .core.jackknife import jackknife as jackknife
     from .core.problem import Equation as Equation
@@ -45,6 +47,8 @@ _LATER = {
     "tl": ("tl", None),
     "constraints": ("core.constraints", None),
     "folds": ("core.folds", None),
+    "losses": ("core.losses", None),
+    "operators": ("core.operators", None),
     "Objective": ("core.problem", "Objective"),
     "Equation": ("core.problem", "Equation"),
     "Staged": ("core.staged", "Staged"),

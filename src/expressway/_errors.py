@@ -26,3 +26,15 @@ class Saddle(NotAnOptimum):
 
 class SingularJacobian(ValueError):
     """A solution is not determined along some direction, so that it has no derivative."""
+
+
+class Indefinite(ValueError):
+    """A matrix that must be positive definite is not."""
+
+    @classmethod
+    def of(cls, value: float, what: str, matrix: str = "matrix") -> "Indefinite":
+        """The error for a value, and what it is: "Ritz value", "eigenvalue"."""
+        return cls(
+            f"the {matrix} is not positive definite: {what} {value:.4g}; run the fit to an optimum,"
+            f' take kind="gauss-newton", or add a prior: prior_precision above {-min(value, 0):.2g}'
+        )

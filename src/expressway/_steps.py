@@ -4,18 +4,20 @@ import logging
 from typing import Any, get_args
 
 import anndata
+import jax
 import numpy as np
 import pandas as pd
 
 from expressway import io
-from expressway._types import Float
+from expressway._types import Array, Float
 from expressway.core.cohort import Pooled, samples
 from expressway.core.sparse import Sparse, library_size
 from expressway.io.check import Counts
 from expressway.io.contrast import Contrast, ContrastSpec
 from expressway.io.design import Design
-from expressway.models import deseq, leave_out, results, survival
+from expressway.models import deseq, gene_ranks, leave_out, results, survival
 from expressway.models import influence as influences
+from expressway.models.gene_covariance import Normal
 from expressway.models.size_factors import Method
 
 logger = logging.getLogger(__name__)
@@ -73,6 +75,45 @@ def influence(
     parts = (changes.estimate[0] / np.log(2), changes.se[0] / np.log(2), changes.stat[0])
     layers = [np.where(nothing, 0.0, part) for part in parts]
     return io.Influences(*layers, calls=calls, held=moves.held, frozen=moves.frozen)
+
+
+def intervals(
+    fit: deseq.DESeqFit,
+    wanted: Contrast,
+    of: Normal,
+    choices: gene_ranks.Choices,
+    seed: int | Array,
+    genes: pd.Index,
+) -> pd.DataFrame:
+    """Intervals of a contrast and of the genes' ranks, among those with an adjusted p-value."""
+    found = results.results(fit, wanted.vector, results.Takers(wanted.constant, wanted.members))
+    nothing = found.status == "no_counts"  # fold change 0 by rule; nothing is known of it
+    estimate, se = (np.where(nothing, np.nan, part) for part in gene_ranks.along(of, wanted.vector))
+    ends = gene_ranks.intervals(estimate, se, choices.level)
+    taking = np.isfinite(found.adjusted.p_adj) & (found.status != "not_converged")
+    random = jax.random.key(seed) if isinstance(seed, int | np.integer) else seed
+    some = gene_ranks.Estimates(np.where(taking, estimate, np.nan), se)
+    return io.intervals_table(found, of, ends, gene_ranks.ranks(some, random, choices), genes)
+
+
+def labels(adata: anndata.AnnData, column: str | None) -> np.ndarray | None:
+    """A column of ``obs`` as texts.
+
+    Raises
+    ------
+    InputError
+        There is no such column, or a sample has no value in it.
+    """
+    if column is None:
+        return None
+    if column not in adata.obs:
+        msg = f"there is no column {column!r}; the columns are {', '.join(map(str, adata.obs))}"
+        raise io.InputError(msg)
+    values = pd.Series(adata.obs[column])
+    if values.isna().any():
+        msg = f"sample {adata.obs_names[int(values.isna().argmax())]} has no value in {column!r}"
+        raise io.InputError(msg)
+    return values.astype(str).to_numpy(dtype=str)
 
 
 def check_settings(settings: deseq.Settings) -> None:

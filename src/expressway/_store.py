@@ -156,7 +156,7 @@ def log_sizes(adata: anndata.AnnData, key: str) -> Float[np.ndarray, "n"]:
         There are none: the samples are elsewhere.
     """
     if f"{key}_samples" not in adata.obsm:
-        msg = f"the samples of the analysis {key!r} are not here: influence needs their counts"
+        msg = f"the samples of the analysis {key!r} are not here: this needs their counts"
         raise io.InputError(msg)
     table: Any = adata.obsm[f"{key}_samples"]
     return np.log(table["size_factor"].to_numpy(float))

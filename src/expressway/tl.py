@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from expressway import io
+from expressway._types import Array
 from expressway.core.cohort import Cohort, Pooled, Tell, in_silence, samples
 from expressway.io.contrast import ContrastSpec
-from expressway.models import course, deseq
+from expressway.models import course, deseq, gene_covariance, gene_ranks
 from expressway.models.cells import groups
 from expressway.models.deseq import Settings as Settings
 
@@ -232,6 +233,77 @@ def influence(
     table, _ = _steps.test(fit, wanted, adata.var_names)
     about = {"contrast": wanted.name, "kind": kind}
     return io.influence_table(found, table, pd.DataFrame(adata.obs).copy(), about)
+
+
+def intervals(
+    adata: anndata.AnnData,
+    contrast: ContrastSpec | None = None,
+    *,
+    key: str = "de",
+    interval: float = 0.9,
+    kind: str = "fisher",
+    clusters: str | None = None,
+    top: int = 100,
+    by: str = "magnitude",
+    draws: int = 1000,
+    seed: int | Array = 0,
+) -> pd.DataFrame:
+    """Table of intervals: of each gene's fold change, and of its rank among the genes.
+
+    Coefficients are normal about their estimates (`models.gene_covariance`), genes independent.
+    Intervals of fold changes have a closed form, those of ranks come from draws.
+
+    Parameters
+    ----------
+    adata
+        As `de` left it; it stays as it is. Counts are needed unless the kind is ``"fisher"``.
+    contrast
+        As for `de`.
+    key
+        Name under which `de` stored its results.
+    interval
+        Level of the intervals.
+    kind
+        ``"fisher"``: the covariance of the standard errors; ``"hessian"``: from the observed
+        information; ``"sandwich"``: from the scatter of samples, whatever the distribution of
+        counts. The latter is too small where samples are few (`docs/draws.md`).
+    clusters
+        Column of ``obs``, for ``"sandwich"``: samples of one value are not independent.
+    top
+        How many genes are "the top": probability_top is of being one of them.
+    by
+        Genes are ranked by the ``"magnitude"`` of fold changes, or by fold changes from the
+        largest ("up") or from the least ("down").
+    draws
+        Draws of ranks: a probability of .5 is known to within .016 with 1,000.
+    seed
+        Of the draws: a number, or a JAX key.
+
+    Returns
+    -------
+    DataFrame
+        Index gene; log2_fold_change, lower, upper (log2), probability_up (of a fold change above
+        0), rank (median; 1 is the first), rank_lower, rank_upper, probability_top, status. Genes
+        with an adjusted p-value are ranked: neither those that were filtered, which have noise
+        only to be first with, nor outliers, nor genes without counts, nor those not converged.
+
+    Raises
+    ------
+    io.InputError
+        As for `contrast`; a choice cannot be used; or counts are needed and not there, or the
+        design has too many columns for the kind.
+    """
+    choices = gene_ranks.Choices(draws, interval, top, by)
+    gene_ranks.check(choices)
+    fit, origin = _store.load_fit(adata, key)
+    wanted = io.contrast(origin.coded, contrast)
+    rows = None
+    if kind != "fisher":
+        sizes = _store.log_sizes(adata, key)
+        rows = _steps.cohort(adata, origin.coded, origin.layer, sizes)
+    labels = _steps.labels(adata, clusters)
+    of = gene_covariance.normal(fit, kind, cohort=rows, clusters=labels)
+    return _steps.intervals(fit, wanted, of, choices, seed, adata.var_names)
 
 
 def check(

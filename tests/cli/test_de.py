@@ -32,7 +32,7 @@ FILES = {
 @pytest.fixture(autouse=True)
 def blank_figures(monkeypatch):
     """Figures have their own tests, and take longer than all else here."""
-    for name in ("ma", "volcano", "dispersion"):
+    for name in ("ma", "volcano", "dispersion", "ranks"):
         monkeypatch.setattr(pl, name, lambda *_, **__: Figure(dpi=20).subplots())
 
 
@@ -398,3 +398,33 @@ def test_influence_says_which_calls_survive(adata, write, run, tmp_path):
     record = json.loads((out / "run.json").read_text())
     assert record["seconds"]["influence"]["wall"] > 0
     assert "influence.csv" in record["files"]
+
+
+def test_intervals_of_fold_changes_and_ranks(adata, write, run, tmp_path):
+    out = tmp_path / "out"
+    asked = ["--intervals", ".8", "--top", "10", "--draws", "50"]
+    result = run(*write(), *DESIGN, *CONTRAST, *asked, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert files_in(out) == FILES | {"intervals.csv", "figures/ranks.png"}
+    assert set(json.loads((out / "run.json").read_text())["files"]) == files_in(out)
+    written = pd.read_csv(out / "intervals.csv", index_col="gene")
+    fitted = adata.copy()
+    tl.de(fitted, "~ batch + condition", tuple(CONTRAST[1:]))
+    expected = tl.intervals(fitted, tuple(CONTRAST[1:]), interval=0.8, top=10, draws=50)
+    for name in expected.columns.drop("status"):
+        # Ten significant digits are written.
+        np.testing.assert_allclose(written[name], expected[name], rtol=6e-10, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (["--top", "5"], "--top 5 goes with --intervals"),
+        (["--intervals", "90"], "must lie between 0 and 1"),
+    ],
+)
+def test_intervals_that_cannot_be_are_refused_before_the_fit(asked, says, write, run, tmp_path):
+    result = run(*write(), *DESIGN, *asked, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert not (tmp_path / "out").exists()

@@ -59,6 +59,9 @@ def de(
     test: options.Test = None,
     each: options.Each = None,
     influence: options.Influence = None,
+    intervals: options.Intervals = None,
+    top: options.Top = None,
+    draws: options.Draws = None,
     reference: options.Reference = None,
     size_factors: options.SizeFactors = "ratio",
     alpha: options.Alpha = 0.1,
@@ -81,7 +84,8 @@ def de(
 
     DIR receives results.csv, genes.csv, samples.csv, run.json and figures; with --each also
     contrasts.h5ad (contrasts x genes) and contrasts.csv (a row a contrast); with --influence also
-    influence.csv (a row a gene: would its call survive without any single sample).
+    influence.csv (a row a gene: would its call survive without any single sample); with --intervals
+    also intervals.csv (a row a gene: intervals of its fold change and of its rank).
     """
     clock = io.Clock()
     settings = deseq.Settings(
@@ -96,6 +100,7 @@ def de(
     with ends.interruptible() as check, ends.one_line_errors(), ends.shown_warnings():
         io.check_folder(out, overwrite)
         specs = options.specs(contrast, test)
+        ranking = options.ranking(intervals, top, draws)
         levels = options.levels(reference, each, contrast)
         stages = {k: v for k, v in _STAGES.items() if influence or k != "influence"}
         with ends.progress(stages, check, quiet=quiet) as progress:
@@ -122,13 +127,16 @@ def de(
             if influence is not None:
                 progress.watch("influence")
             moved = folder.influences(adata, specs, tables, influence, clock)
+            ranked = folder.intervals(adata, tables, ranking, clock)
             progress.watch("writing")
             with io.written_folder(out) as scratch:
                 folder.write_every(every, scratch, clock)
                 folder.write_influences(moved, scratch, clock)
+                folder.write_intervals(ranked, ranking, scratch, clock)
                 folder.write(adata, tables, scratch, clock, inputs)
                 check()
     show.excess(memory)
     if not quiet:
         show.summary(adata, tables, counts.name, out)
         show.survival(moved)
+        show.ranked(ranked, ranking.top if ranking else 0)

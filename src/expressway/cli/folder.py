@@ -13,6 +13,7 @@ import pandas as pd
 
 from expressway import get, io, tl
 from expressway.io.contrast import ContrastSpec
+from expressway.models.gene_ranks import Choices
 from expressway.models.survival import Kind
 
 # Letters of a contrast's name in the names of its files.
@@ -28,6 +29,7 @@ class Tested(NamedTuple):
     table: pd.DataFrame
     threshold: float
     """Mean of normalised counts below which the independent filter took genes out."""
+    spec: ContrastSpec | None = None
 
 
 def expect_figures() -> None:
@@ -47,7 +49,7 @@ def tables(
             table = get.de(adata) if i == 0 else tl.contrast(adata, spec)
         name = str(adata.uns["de"]["contrast"])
         threshold = float(adata.uns["de"]["filter_threshold"])
-        found[name] = Tested(name, "", table, threshold)
+        found[name] = Tested(name, "", table, threshold, spec)
     if len(found) == 1:
         return list(found.values())
     suffixes = _suffixes(list(found))
@@ -89,6 +91,43 @@ def write_influences(found: Mapping[str, pd.DataFrame], folder: Path, clock: io.
             io.write_table(table, folder / name)
 
 
+def intervals(
+    adata: anndata.AnnData,
+    tested: Sequence[Tested],
+    choices: Choices | None,
+    clock: io.Clock,
+) -> dict[str, pd.DataFrame]:
+    """By suffix of file: intervals of fold changes and of ranks of each contrast."""
+    if choices is None:
+        return {}
+    draws, level, top, by = choices
+    found = {}
+    for one in tested:
+        with clock.stage("intervals"):
+            found[one.suffix] = tl.intervals(
+                adata, one.spec, interval=level, top=top, by=by, draws=draws
+            )
+    return found
+
+
+def write_intervals(
+    found: Mapping[str, pd.DataFrame], choices: Choices | None, folder: Path, clock: io.Clock
+) -> None:
+    """Write what `intervals` found, and a figure of each, before `write` lists the files."""
+    from expressway import pl
+
+    figures = folder / "figures"
+    for suffix, table in found.items():
+        with clock.stage("tables"):
+            io.write_table(table, folder / f"intervals{suffix}.csv")
+        with clock.stage("figures"):
+            figures.mkdir(exist_ok=True)
+            level = choices.level if choices else 0.9
+            figure = pl.ranks(table, level=level).get_figure(root=True)
+            if figure is not None:
+                figure.savefig(figures / f"ranks{suffix}.png")
+
+
 def write_every(found: anndata.AnnData | None, folder: Path, clock: io.Clock) -> None:
     """Write many contrasts, before `write` lists the files."""
     if found is None:
@@ -113,7 +152,7 @@ def write(
 
     stored = adata.uns["de"]
     figures = folder / "figures"
-    figures.mkdir()
+    figures.mkdir(exist_ok=True)
     with clock.stage("figures"):
         trend = (stored["trend"]["asymptotic"], stored["trend"]["extra"])
         drawn = {"dispersion": pl.dispersion(get.genes(adata), trend)}

@@ -7,6 +7,7 @@ import typer
 
 from expressway import io
 from expressway.io.contrast import ContrastSpec
+from expressway.models.gene_ranks import Choices, check
 from expressway.models.size_factors import Method
 from expressway.models.survival import Kind
 
@@ -45,6 +46,26 @@ Influence = Annotated[
         help="Which calls would survive without any single sample: influence.csv. conditional "
         "keeps dispersions, pipeline fits them and their trend again.",
     ),
+]
+Intervals = Annotated[
+    float | None,
+    typer.Option(
+        metavar="LEVEL",
+        help="Intervals of fold changes and of ranks, for example .9: intervals.csv, and a figure "
+        "of the first genes.",
+    ),
+]
+Top = Annotated[
+    int | None,
+    typer.Option(
+        metavar="NUMBER",
+        help="With --intervals: probability of being one of so many genes with the largest fold "
+        "changes; 100 when not given.",
+    ),
+]
+Draws = Annotated[
+    int | None,
+    typer.Option(metavar="NUMBER", help="With --intervals: draws of ranks; 1000 when not given."),
 ]
 Reference = Annotated[
     list[str] | None,
@@ -85,6 +106,21 @@ Quiet = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the results that are in DIR.")
 ]
+
+
+def ranking(intervals: float | None, top: int | None, draws: int | None) -> Choices | None:
+    """What is asked of intervals and ranks; None where nothing is."""
+    if intervals is None:
+        if top is not None or draws is not None:
+            name, value = ("--top", top) if top is not None else ("--draws", draws)
+            msg = f"{name} {value} goes with --intervals: give its level too, --intervals .9"
+            raise io.InputError(msg)
+        return None
+    some = {"draws": draws, "top": top}
+    given = {name: value for name, value in some.items() if value is not None}
+    choices = Choices(level=intervals)._replace(**given)
+    check(choices)
+    return choices
 
 
 def specs(

@@ -55,6 +55,15 @@ def survival(moved: Mapping[str, pd.DataFrame]) -> None:
         say(console, f"{name}: {survive:,} of {called:,} calls survive without any single sample")
 
 
+def ranked(found: Mapping[str, pd.DataFrame], top: int) -> None:
+    """How sure it is which genes change most, of each table of intervals by suffix of its file."""
+    console = Console(highlight=False)
+    for suffix, table in found.items():
+        sure = [int((table["probability_top"] > limit).sum()) for limit in (0.9, 0.5)]
+        text = f"are among the {top:,} largest fold changes with a probability above"
+        say(console, f"intervals{suffix}.csv: {sure[0]:,} genes {text} .9, {sure[1]:,} above .5")
+
+
 def excess(memory: str | None) -> None:
     """Say so where a run took more memory than it was allowed."""
     taken = io.peak_memory()

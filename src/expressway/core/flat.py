@@ -133,4 +133,17 @@ def _real(leaf: Any, label: str) -> tuple[tuple[int, ...], bool]:
     if np.issubdtype(kind, np.complexfloating):
         msg = f"{label} is complex; give its real and imaginary part as two parameters"
         raise ValueError(msg)
-    return shape, not np.issubdtype(kind, np.floating) and len(shape) > 0
+    return shape, not is_number(leaf)
+
+
+def is_number(leaf: Any) -> bool:
+    """Whether a leaf is differentiated in: no array of integers or booleans."""
+    return np.ndim(leaf) == 0 or bool(jnp.issubdtype(jnp.result_type(leaf), np.floating))
+
+
+def kinds(tree: Any) -> tuple[Any, ...]:
+    """Shapes, and the values of what is not a number to differentiate in."""
+    return tuple(
+        (np.shape(leaf), None if is_number(leaf) else np.asarray(leaf).tobytes())
+        for leaf in jax.tree.leaves(tree)
+    )

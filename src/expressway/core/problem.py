@@ -18,13 +18,15 @@ import numpy as np
 from expressway._errors import NotAnOptimum, Unfinished
 
 from . import newton
+from .flat import kinds
 from .functions import Functions, structure_of
 from .newton import Point
 from .rows import Rows as Rows
 from .rows import Weighted as Weighted
-from .rows import checked, rows_of
+from .rows import checked, rows_of, supervised, weighted
 from .solution import Solution, Stage, write
 from .system import System
+from .trained import Trained, trained
 
 # Seconds between two points that are written to a checkpoint.
 EVERY = 20.0
@@ -48,6 +50,7 @@ class Objective:
     constraints: Any = None
     rows: Rows | None = None
     systems: dict[Any, System] = field(default_factory=dict, repr=False)
+    kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def additive(
@@ -72,6 +75,39 @@ class Objective:
         """
         rows = rows_of(term, data, penalty)
         return cls(rows.total, constraints, rows)
+
+    @classmethod
+    def supervised(
+        cls,
+        model: Callable[..., Any],
+        loss: Callable[..., Any],
+        data: Any,
+        prior_precision: float = 0.0,
+        constraints: Any = None,
+    ) -> "Objective":
+        """The objective ``sum_n w_n loss(model(theta, x_n), y_n) + prior_precision / 2 |theta|²``.
+
+        Parameters
+        ----------
+        model
+            ``model(theta, input)``, of one input: a scalar or an array of c outputs.
+        loss
+            ``loss(outputs, target)``, a scalar: a negative log-likelihood. Those of
+            `expressway.losses` know their expected information, too.
+        data
+            ``(inputs, targets)``, pytrees of arrays whose first axis is observations.
+        prior_precision
+            Of a normal prior on all of theta, in the user's coordinates; summed losses, not mean
+            ones: of a mean loss with weight decay λ it is λ times the number of observations.
+        constraints
+            As for the class.
+        """
+        rows = supervised(model, loss, data, prior_precision)
+        return cls(rows.total, constraints, rows)
+
+    def trained(self, theta: Any, hyper: Any = ()) -> Trained:
+        """A point taken as it is, a network after training; as for `trained`."""
+        return trained(self, theta, hyper)
 
     def solve(self, theta0: Any, hyper0: Any = (), **options: Any) -> "Solution":
         """The minimum that descent reaches from a start; options as for `solve`."""
@@ -131,18 +167,11 @@ class Equation:
         return load(self, path, theta, hyper)
 
 
-def _hyper(problem: Objective | Equation, hyper: Any) -> Any:
-    """Hyperparameters with the weights of observations."""
-    if problem.rows is None or isinstance(hyper, Weighted):
-        return hyper
-    return Weighted(jnp.ones(problem.rows.count), hyper)
-
-
-def _functions(
+def functions(
     problem: Objective | Equation, theta: Any, hyper: Any, structure: str | None
 ) -> Functions:
     """Traced once for the shapes of theta and hyper, and kept with the problem."""
-    key = jax.tree.structure((theta, hyper)), _kinds((theta, hyper))
+    key = jax.tree.structure((theta, hyper)), kinds((theta, hyper))
     if key not in problem.systems:
         symmetric = isinstance(problem, Objective)
         problem.systems[key] = System(
@@ -152,15 +181,6 @@ def _functions(
     return Functions(
         system, system.hyper.vector(hyper), system.held, structure_of(system, structure)
     )
-
-
-def _kinds(tree: Any) -> tuple[Any, ...]:
-    """Shapes, and the values of what is not a number to differentiate in."""
-    kinds: list[Any] = []
-    for leaf in jax.tree.leaves(tree):
-        fixed = np.ndim(leaf) > 0 and not np.issubdtype(jnp.result_type(leaf), np.floating)
-        kinds.append((np.shape(leaf), np.asarray(leaf).tobytes() if fixed else None))
-    return tuple(kinds)
 
 
 def solve(
@@ -206,8 +226,8 @@ def solve(
     ValueError
         A shape is wrong, or a value not finite: where.
     """
-    hyper0 = _hyper(problem, hyper0)
-    f = _functions(problem, theta0, hyper0, structure)
+    hyper0 = weighted(problem.rows, hyper0)
+    f = functions(problem, theta0, hyper0, structure)
     t0 = f.system.start(theta0)
     wrong = np.flatnonzero(~np.isfinite(np.asarray(f.h)))
     if len(wrong):
@@ -288,8 +308,8 @@ def at(
     NotAnOptimum
         It is none, with the gradient norm; `Saddle` where it is a saddle.
     """
-    hyper = _hyper(problem, hyper)
-    f = _functions(problem, theta, hyper, structure)
+    hyper = weighted(problem.rows, hyper)
+    f = functions(problem, theta, hyper, structure)
     t = f.system.start(theta)
     found = newton.judged(f, t)
     c = found.certificate
@@ -336,13 +356,13 @@ def loaded(
     hyper: Any,
 ) -> Solution:
     """One stage of a file; the first has the hyperparameters of all."""
-    hyper = _hyper(problem, hyper)
+    hyper = weighted(problem.rows, hyper)
     with np.load(path) as file:
         if f"{number}.t" not in file:
             msg = f"{path} is no saved solution of such a problem; name another file"
             raise ValueError(msg)
         t, h, structure = (file[f"{number}.{name}"] for name in ("t", "h", "structure"))
-    f = _functions(problem, theta, hyper, str(structure))
+    f = functions(problem, theta, hyper, str(structure))
     if t.shape != (f.system.theta.size,) or h.shape != (f.system.hyper.size,):
         msg = (
             f"{path} holds {t.size} parameters and {h.size} hyperparameters, needed are "

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from expressway._errors import InputError
 from expressway._types import Array, Float
 
+from .flat import is_number
 from .system import System
 
 
@@ -20,6 +22,17 @@ class Weighted(NamedTuple):
     """How often each observation counts: 1."""
     hyper: Any
     """The others."""
+
+
+class Supervised(NamedTuple):
+    """What a term is made of that compares a model's outputs with targets."""
+
+    model: Callable[..., Any]
+    """``model(theta, input)``, of one input."""
+    loss: Callable[..., Any]
+    """``loss(outputs, target)``."""
+    prior_precision: float
+    """Of the penalty ``prior_precision / 2 |theta|²``, which may be 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +46,7 @@ class Rows:
     data: Any
     penalty: Callable[..., Any] | None
     count: int
+    made: Supervised | None = None
 
     def total(self, theta: Any, hyper: Weighted) -> Any:
         """``sum_n weight_n term_n + penalty``."""
@@ -43,7 +57,12 @@ class Rows:
         return jax.tree.map(jnp.add, total, self.penalty(theta, hyper.hyper))
 
 
-def rows_of(term: Callable[..., Any], data: Any, penalty: Callable[..., Any] | None) -> Rows:
+def rows_of(
+    term: Callable[..., Any],
+    data: Any,
+    penalty: Callable[..., Any] | None,
+    made: Supervised | None = None,
+) -> Rows:
     """Rows of data whose leaves have one first axis; `ValueError` where they have not."""
     data = jax.tree.map(jnp.asarray, data)
     counts = {np.shape(leaf)[0] if np.shape(leaf) else 0 for leaf in jax.tree.leaves(data)}
@@ -51,7 +70,42 @@ def rows_of(term: Callable[..., Any], data: Any, penalty: Callable[..., Any] | N
         shapes = [np.shape(leaf) for leaf in jax.tree.leaves(data)]
         msg = f"data have shapes {shapes}, needed is the same first axis of observations in all"
         raise ValueError(msg)
-    return Rows(term, data, penalty, counts.pop())
+    return Rows(term, data, penalty, counts.pop(), made)
+
+
+def supervised(
+    model: Callable[..., Any], loss: Callable[..., Any], data: Any, prior_precision: float
+) -> Rows:
+    """Rows of inputs and targets, and what the loss of a model's outputs makes of them.
+
+    Raises
+    ------
+    InputError
+        The data are not inputs and targets, or the prior's precision is negative.
+    """
+    if not (isinstance(data, tuple | list) and len(data) == 2):
+        msg = f"data are a {type(data).__name__}, needed are two: (inputs, targets)"
+        raise InputError(msg)
+    if not 0.0 <= prior_precision < np.inf:
+        msg = f"prior_precision is {prior_precision}, needed is a number >= 0; 0 is no prior"
+        raise InputError(msg)
+
+    def term(theta: Any, hyper: Any, row: Any) -> Any:  # noqa: ARG001
+        return loss(model(theta, row[0]), row[1])
+
+    def penalty(theta: Any, hyper: Any) -> Any:  # noqa: ARG001
+        numbers = (leaf for leaf in jax.tree.leaves(theta) if is_number(leaf))
+        return 0.5 * prior_precision * sum(jnp.sum(jnp.square(leaf)) for leaf in numbers)
+
+    made = Supervised(model, loss, float(prior_precision))
+    return rows_of(term, tuple(data), penalty if prior_precision else None, made)
+
+
+def weighted(rows: Rows | None, hyper: Any) -> Any:
+    """Hyperparameters with the weights of observations."""
+    if rows is None or isinstance(hyper, Weighted):
+        return hyper
+    return Weighted(jnp.ones(rows.count), hyper)
 
 
 def score_of(system: System, rows: Rows) -> Callable[..., Any]:

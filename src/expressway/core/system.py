@@ -12,6 +12,7 @@ from jax.extend import core
 
 from expressway._types import Array, Float
 
+from .coordinates import Coordinates
 from .flat import Flat
 
 Vector = Float[Array, "d"]
@@ -64,11 +65,10 @@ class System:
     def __init__(
         self, fn: Callable[..., Any], theta: Any, hyper: Any, constraints: Any, *, symmetric: bool
     ) -> None:
-        self.symmetric, self._constraints = symmetric, constraints
+        self.symmetric, self.coordinates = symmetric, Coordinates(theta, constraints)
         self.kept: dict[Any, Any] = {}
-        self.constrained = Flat(theta, "theta")
-        free = theta if constraints is None else _each(constraints, theta, "inverse")
-        self.theta, self.hyper = Flat(free, "theta"), Flat(hyper, "hyper")
+        self.constrained, self.theta = self.coordinates.constrained, self.coordinates.free
+        self.hyper = Flat(hyper, "hyper")
 
         def flat(t: Vector, h: Hyper) -> Any:
             found = fn(self.forward(t), self.hyper.tree(h))
@@ -82,34 +82,15 @@ class System:
     @property
     def plain(self) -> bool:
         """Whether parameters are their own coordinates: no constraints."""
-        return self._constraints is None
+        return self.coordinates.constraints is None
 
     def forward(self, t: Vector) -> Any:
         """Parameters as the user knows them."""
-        free = self.theta.tree(t)
-        return free if self._constraints is None else _each(self._constraints, free, "forward")
+        return self.coordinates.forward(t)
 
     def start(self, theta: Any) -> Vector:
-        """Unconstrained coordinates of parameters.
-
-        Raises
-        ------
-        ValueError
-            Not finite, or outside of the constraints: which entry.
-        """
-        given = np.asarray(self.constrained.vector(theta))
-        if not np.all(np.isfinite(given)):
-            at = int(np.flatnonzero(~np.isfinite(given))[0])
-            msg = f"{self.constrained.label(at)} starts at {given[at]}, needed is a finite number"
-            raise ValueError(msg)
-        if self._constraints is None:
-            return jnp.asarray(given)
-        t = self.theta.vector(_each(self._constraints, theta, "inverse"))
-        if not np.all(np.isfinite(t)):
-            at = int(np.flatnonzero(~np.isfinite(t))[0])
-            msg = f"{self.theta.label(at)} starts on or outside of its constraint; start inside"
-            raise ValueError(msg)
-        return t
+        """Unconstrained coordinates of parameters; errors as of `Coordinates.start`."""
+        return self.coordinates.start(theta)
 
     def _value(self, t: Vector, h: Hyper, c: Any) -> Any:
         return eval_jaxpr(self._bare, c, t, h)[0]
@@ -205,15 +186,3 @@ def _scalar(found: Any) -> Any:
         msg = f"the objective returned shapes {shapes}, needed is one number: sum its terms"
         raise ValueError(msg)
     return jnp.asarray(jax.tree.leaves(found)[0], dtype=float)
-
-
-def _each(constraints: Any, tree: Any, way: str) -> Any:
-    """Every constrained part of a tree through its bijector."""
-
-    def one(constraint: Any, part: Any) -> Any:
-        if constraint is None:
-            return part
-        return jax.tree.map(lambda a: getattr(constraint, way)(jnp.asarray(a, dtype=float)), part)
-
-    leaf = lambda c: c is None or hasattr(c, "forward")  # noqa: E731
-    return jax.tree.map(one, constraints, tree, is_leaf=leaf)

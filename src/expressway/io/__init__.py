@@ -29,6 +29,7 @@ from .tables import coefficients_table as coefficients_table
 from .tables import contrasts_table as contrasts_table
 from .tables import genes_table as genes_table
 from .tables import influence_table as influence_table
+from .tables import intervals_table as intervals_table
 from .tables import results_table as results_table
 from .tables import samples_table as samples_table
 from .tables import survival_table as survival_table

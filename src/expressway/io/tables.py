@@ -12,6 +12,8 @@ from expressway.core import linear
 from expressway.core.lowrank import LowRank
 from expressway.core.solve import Status
 from expressway.models.deseq import DESeqFit
+from expressway.models.gene_covariance import Drawn, Normal
+from expressway.models.gene_ranks import Intervals, Ranks
 from expressway.models.results import Many, Results
 from expressway.models.status import MEANINGS
 from expressway.models.survival import CALLS, Survival
@@ -72,6 +74,30 @@ def contrasts_table(
         var=pd.DataFrame(var, index=pd.Index(genes, name="gene")),
         layers=layers,
         uns={"status": list(MEANINGS)},
+    )
+
+
+def intervals_table(
+    results: Results, of: Normal, ends: Intervals, ranks: Ranks, genes: pd.Index
+) -> pd.DataFrame:
+    """One row a gene: intervals of its fold change (log2) and of its rank.
+
+    ``status`` as in `results_table`, or ``not_definite``: the information is not positive definite.
+    """
+    status = np.where(of.status == Drawn.NOT_DEFINITE, "not_definite", results.status)
+    return pd.DataFrame(
+        {
+            "log2_fold_change": results.wald.log2_fold_change,
+            "lower": ends.lower / np.log(2),
+            "upper": ends.upper / np.log(2),
+            "probability_up": ends.above,
+            "rank": ranks.rank,
+            "rank_lower": ranks.lower,
+            "rank_upper": ranks.upper,
+            "probability_top": ranks.top,
+            "status": pd.Categorical(status, categories=[*MEANINGS, "not_definite"]),
+        },
+        index=pd.Index(genes, name="gene"),
     )
 
 

@@ -18,4 +18,5 @@ from .ma import ma as ma
 from .module_composition import module_composition as module_composition
 from .modules import modules as modules
 from .predictive import predictive as predictive
+from .ranks import ranks as ranks
 from .volcano import volcano as volcano

@@ -1,0 +1,446 @@
+"""Positive definite systems by conjugate gradients: many right-hand sides, bounds of their errors.
+
+All rows that are not done share one product a step and one compiled update; each has its own
+coefficients and its own end. With a proven lower bound of the spectrum the errors are bounded from
+the true residual r = b - A x of what is returned:
+
+    |e|_A² = r' A⁻¹ r <= |r|² / lower,                       |e|_2 <= |r| / lower,
+    |e|_A² <= r' P⁻¹ r / floor,     with A >= floor P,       |e|_2 <= |e|_A / sqrt(lower),
+
+the second with a Nyström preconditioner P (`core.nystrom`). Rounding of the product that r is made
+with (some eps |A| |x|) is part of the bounds. Relative errors are to the solution, which is at
+least what was found less the bound. Without a proven bound the smallest Ritz value of the row,
+which is above the spectrum's end, takes its place: an estimate.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import linalg
+
+from expressway._errors import Indefinite, InputError
+from expressway._types import Array, Bool, Float, Int
+
+from .nystrom import Nystrom, product, split, width
+from .operator import Operator
+
+# Bytes that the arrays of rows under iteration may take.
+MEMORY = 2**30
+# Arrays of rows: right-hand sides, solutions, residuals, directions, products, and one on its way.
+_COPIES = 6
+# Error of a product, in units of eps |A| |x|.
+ROUNDING = 4.0
+# Rows are iterated to that share of the tolerance, so that rounding does not ask for a restart.
+_WITHIN = 0.95
+# How often a row is taken up again from its true residual.
+_RESTARTS = 5
+# Fewer rows than that are not packed further: a product costs the same.
+_NARROW = 4
+
+
+class Solved(NamedTuple):
+    """Solutions of ``A x = b``, with bounds of their errors."""
+
+    rows: Float[Array, "n d"]
+    bound: Float[np.ndarray, "n"]
+    """Of the relative error in the 2-norm; infinite where nothing is known."""
+    energy: Float[np.ndarray, "n"]
+    """Of the relative error in the norm of A."""
+    matvecs: int
+    """Products of A with a vector."""
+    certified: bool
+    """The lower bound of the spectrum is proven; False: the bounds are estimates."""
+
+
+class Step(NamedTuple):
+    """What one step was, for the rows that took part."""
+
+    which: Int[np.ndarray, "m"]
+    """Numbers of the rows."""
+    alpha: Float[np.ndarray, "m"]
+    """Length of the step; 0 where the product was rounding only."""
+    gain: Float[np.ndarray, "m"]
+    """What the error's squared A-norm fell by."""
+    before: Float[np.ndarray, "m"]
+    """``r' P⁻¹ r`` before it."""
+    after: Float[np.ndarray, "m"]
+    """``r' P⁻¹ r`` after it."""
+    residual: Float[np.ndarray, "m"]
+    """``|r|²`` after it."""
+    size: Float[np.ndarray, "m"]
+    """``|x|²`` after it."""
+
+
+Watch = Callable[[Step], Any]
+
+
+def solve(
+    operator: Operator,
+    b: Float[Array, "n d"],
+    rtol: float,
+    *,
+    preconditioner: Nystrom | None = None,
+    max_steps: int | None = None,
+) -> Solved:
+    """``A⁻¹`` times each row of b, to a relative error of ``rtol`` in the 2-norm.
+
+    Parameters
+    ----------
+    operator
+        Positive definite. With `Operator.lower` the errors are certified.
+    rtol
+        A row ends when its bound is below, or rounding lets it fall no more: see `Solved.bound`.
+    max_steps
+        Of a run of a batch of rows; 20 d where not given.
+
+    Raises
+    ------
+    Indefinite
+        A product shows an eigenvalue that is not positive.
+    """
+    rows, bounds, energies, matvecs = [], [], [], 0
+    together = fitting(operator)
+    host = np.asarray(b, operator.dtype)
+    for i in range(0, len(host), together):
+        batch = _Batch(operator, host[i : i + together], preconditioner, max_steps)
+        batch.solve(rtol)
+        rows.append(batch.x)
+        bounds.append(batch.bound)
+        energies.append(batch.energy)
+        matvecs += batch.matvecs
+    return Solved(
+        jnp.asarray(np.concatenate(rows)) if rows else jnp.asarray(host),
+        np.concatenate([np.empty(0), *bounds]),
+        np.concatenate([np.empty(0), *energies]),
+        matvecs,
+        operator.lower is not None,
+    )
+
+
+def perturb_and_solve(
+    operator: Operator,
+    key: Any,
+    n: int,
+    rtol: float,
+    *,
+    preconditioner: Nystrom | None = None,
+) -> Solved:
+    """``x = A⁻¹ e``, e of covariance A: n rows from N(0, A⁻¹), in a few vectors of memory each.
+
+    Raises
+    ------
+    InputError
+        The operator has no `Operator.noise`.
+    """
+    if operator.noise is None:
+        message = (
+            f"perturb-and-solve with a {operator.kind} matrix, which has no factor to draw noise "
+            "with: take the Gauss-Newton or Fisher matrix"
+        )
+        raise InputError(message)
+    return solve(operator, operator.noise(key, n), rtol, preconditioner=preconditioner)
+
+
+def fitting(operator: Operator, memory: int = MEMORY) -> int:
+    """Rows that are iterated at once: a power of two, 128 at most."""
+    rows = memory // (_COPIES * operator.size * np.dtype(operator.dtype).itemsize)
+    return 1 << (min(max(rows, 1), 128).bit_length() - 1)
+
+
+class _Batch:
+    """Rows that are solved together: a loop's variables, not a result."""
+
+    def __init__(
+        self, operator: Operator, b: np.ndarray, preconditioner: Nystrom | None, most: int | None
+    ) -> None:
+        self.operator, self.b, self.preconditioner, self.most = operator, b, preconditioner, most
+        self.x, self.matvecs = np.zeros_like(b), 0
+        self.bound, self.energy = (np.where(b.any(axis=1), np.inf, 0.0) for _ in range(2))
+        self.spectrum = Spectrum(operator, preconditioner, len(b))
+
+    def solve(self, rtol: float) -> None:
+        """Run, look at the true residual, and run again from there where that still helps."""
+        todo, residual = np.flatnonzero(self.bound > 0), self.b
+        for _ in range(1 + _RESTARTS):
+            if not len(todo):
+                return
+            last = self.bound[todo]
+            correction = _Target(self, todo, rtol)
+            found = run(
+                self.operator,
+                self.x[todo],
+                residual[todo],
+                self.preconditioner,
+                correction,
+                self.most,
+            )
+            self.matvecs += found.matvecs
+            self.x[todo] = found.rows
+            self.matvecs += len(todo)
+            residual = self.b.copy()
+            residual[todo] -= product(self.operator, self.x[todo])
+            self._measure(todo, residual[todo])
+            again = (self.bound[todo] > rtol) & (self.bound[todo] < last / 2) & found.moved
+            todo = todo[again]
+
+    def _measure(self, rows: np.ndarray, r: np.ndarray) -> None:
+        """Bounds of the errors of what was found, from true residuals."""
+        x, b = self.x[rows].astype(np.float64), self.b[rows].astype(np.float64)
+        self.spectrum.learn_ends(rows)
+        exact = r.astype(np.float64)
+        squared = np.sum(exact**2, axis=1)
+        padded = np.zeros((width(len(r)), r.shape[1]), r.dtype)
+        padded[: len(r)] = r
+        after = np.asarray(_start(padded, self.preconditioner)[1])[: len(r)]
+        size = np.sum(x * x, axis=1)
+        error, energy = self.spectrum.errors(rows, after, squared, size)
+        found = np.sqrt(np.maximum(np.sum(x * (b - exact), axis=1), 0.0))
+        self.bound[rows] = relative(error, np.sqrt(size))
+        self.energy[rows] = relative(energy, found)
+
+
+class _Target:
+    """Says which rows are as near as was asked for."""
+
+    def __init__(self, batch: _Batch, rows: np.ndarray, rtol: float) -> None:
+        self.batch, self.rows, self.rtol = batch, rows, rtol * _WITHIN
+        batch.spectrum.restart()
+
+    def __call__(self, step: Step) -> Bool[np.ndarray, "m"]:
+        spectrum, rows = self.batch.spectrum, self.rows[step.which]
+        spectrum.learn(step, rows)
+
+        def met() -> np.ndarray:
+            error, _ = spectrum.errors(rows, step.after, step.residual, step.size)
+            return relative(error, np.sqrt(step.size)) <= self.rtol
+
+        done = met()
+        if spectrum.learn_ends(rows[done]):
+            done = met()
+        # No step makes the true residual less than the rounding of a product.
+        return done | (np.sqrt(step.residual) <= spectrum.rounding(step.size) / 2)
+
+
+class Spectrum:
+    """What is known of a matrix's ends: proven, or learnt from the steps."""
+
+    def __init__(self, operator: Operator, preconditioner: Nystrom | None, n: int) -> None:
+        self.known = operator.lower is not None
+        self.eps = float(np.finfo(operator.dtype).eps)
+        self.preconditioned = preconditioner is not None
+        # Of the matrix, as a multiple of the preconditioned one's.
+        self.scale, floor, self.growth = 1.0, operator.lower, 0.0
+        if preconditioner is not None:
+            self.scale, floor = float(preconditioner.damping), float(preconditioner.floor)
+            values = np.asarray(preconditioner.values)
+            self.growth = self.scale + float(values.max(initial=0.0))
+        self.lower = operator.lower
+        self.floor = np.full(n, floor if self.known else np.inf)
+        self._ratio, self._history = np.zeros(n), []
+
+    def restart(self) -> None:
+        """Coefficients of a run begin."""
+        self._ratio[:] = 0.0
+        self._history.clear()
+
+    def learn(self, step: Step, rows: Int[np.ndarray, "m"]) -> None:
+        """Take the Rayleigh quotients of a step into account: |A| is at least these."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # 1 / alpha + beta / alpha before: the diagonal of Lanczos' matrix.
+            diagonal = 1 / step.alpha + self._ratio[rows]
+            side = np.sqrt(step.after / step.before) / step.alpha
+            self._ratio[rows] = step.after / step.before / step.alpha
+        if not self.preconditioned:
+            seen = (diagonal + side)[step.alpha > 0]
+            self.growth = max(self.growth, float(seen.max(initial=0.0)))
+        if not self.known:
+            entry = np.full((2, len(self.floor)), np.nan)
+            entry[:, rows] = diagonal, side
+            self._history.append(entry)
+
+    def learn_ends(self, rows: Int[np.ndarray, "_"]) -> bool:
+        """Smallest Ritz values of these rows, where no bound is known; whether any are new."""
+        if self.known or not len(rows) or not self._history:
+            return False
+        entries = np.asarray(self._history)
+        for row in rows:
+            diagonal, side = entries[np.isfinite(entries[:, :, row]).all(axis=1), :, row].T
+            if not len(diagonal):
+                continue
+            ritz = linalg.eigvalsh_tridiagonal(
+                diagonal, side[:-1], select="i", select_range=(0, 0)
+            )[0]
+            least = self.eps * float(diagonal.max())
+            self.floor[row] = max(min(self.floor[row], ritz), least)
+        return True
+
+    def rounding(self, size: Float[np.ndarray, "m"]) -> Float[np.ndarray, "m"]:
+        """Size of the error of a product with vectors of squared size ``size``."""
+        return ROUNDING * self.eps * self.growth * np.sqrt(size)
+
+    def errors(
+        self,
+        rows: Int[np.ndarray, "m"],
+        after: Float[np.ndarray, "m"],
+        residual: Float[np.ndarray, "m"],
+        size: Float[np.ndarray, "m"],
+    ) -> tuple[Float[np.ndarray, "m"], Float[np.ndarray, "m"]]:
+        """Bounds of the error in the 2-norm and in that of A, with the rounding of a product."""
+        floor = self.floor[rows]
+        # Where nothing is known yet, the largest there can be: what looks done then is looked at.
+        floor = np.where(np.isfinite(floor), floor, self.growth / self.scale)
+        lower = floor * self.scale if self.lower is None else np.full(len(rows), self.lower)
+        noise = self.rounding(size)
+        energy = (np.sqrt(residual) + noise) / np.sqrt(lower)
+        if self.preconditioned:
+            # The noise in the norm of P⁻¹ <= I / damping.
+            weighed = np.sqrt(after) + noise / np.sqrt(self.scale)
+            energy = np.minimum(energy, weighed / np.sqrt(floor))
+        return energy / np.sqrt(lower), energy
+
+
+def relative(error: Float[np.ndarray, "m"], found: Float[np.ndarray, "m"]) -> Any:
+    """Error relative to what is sought, which is at least what was found less the error."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(error < found, error / (found - error), np.where(error > 0, np.inf, 0.0))
+
+
+class Ran(NamedTuple):
+    """Where a run of conjugate gradients came to."""
+
+    rows: np.ndarray
+    matvecs: int
+    moved: np.ndarray
+    """False where the first step was rounding already."""
+
+
+def run(
+    operator: Operator,
+    x: np.ndarray,
+    residual: np.ndarray,
+    preconditioner: Nystrom | None,
+    watch: Watch,
+    most: int | None = None,
+) -> Ran:
+    """Conjugate gradients from x, with residual ``b - A x``, until ``watch`` says a row is done.
+
+    ``watch`` gets each `Step` and returns for its rows whether they are done. When half of them
+    are, the others are packed into half as many rows.
+    """
+    n, d = x.shape
+    out, moved, matvecs = x.copy(), np.zeros(n, bool), 0
+    slots = np.full(width(n), -1)
+    slots[:n] = np.arange(n)
+    start = np.zeros((len(slots), d), operator.dtype)
+    start[:n] = residual
+    p, rho, _ = _start(start, preconditioner)
+    held, r = np.zeros_like(start), start
+    held[:n] = x
+    state = jnp.array(held), jnp.array(r), p, rho
+    active = (slots >= 0) & (np.asarray(rho) > 0)
+    for _ in range(20 * d if most is None else most):
+        if not active.any():
+            break
+        taking = np.flatnonzero(active)
+        _, _, p, rho = state
+        q = operator.rows(p)
+        *state, sums = _step(*state, active, q, preconditioner)
+        matvecs += len(taking)
+        before = np.asarray(rho)[taking]
+        slope, curvature, after, squared, size = np.asarray(sums)[:, taking]
+        if not (curvature > 0).all():
+            _judge(operator, np.asarray(p), np.asarray(q), curvature, taking)
+        positive = (curvature > 0) & (slope > 0)
+        alpha = np.where(positive, slope / np.where(positive, curvature, 1.0), 0.0)
+        moved[slots[taking]] |= positive
+        step = Step(slots[taking], alpha, alpha * slope, before, after, squared, size)
+        active[taking] = positive & ~watch(step) & (after > 0)
+        packed = max(width(max(int(active.sum()), 1)), _NARROW)
+        if packed <= len(active) // 2:
+            _put(out, slots, state[0])
+            state, slots, active = _pack(state, slots, active, packed)
+    _put(out, slots, state[0])
+    return Ran(out, matvecs, moved)
+
+
+def _put(out: np.ndarray, slots: np.ndarray, x: Any) -> None:
+    """Write what was found where it belongs."""
+    out[slots[slots >= 0]] = np.asarray(x)[slots >= 0]
+
+
+def _pack(state: Any, slots: np.ndarray, active: np.ndarray, n: int) -> Any:
+    """The active rows only, in n slots."""
+    kept = np.flatnonzero(active)
+    free = np.full(n, -1)
+    free[: len(kept)] = slots[kept]
+
+    def packed(a: Any) -> Any:
+        less = np.zeros((n, *a.shape[1:]), a.dtype)
+        less[: len(kept)] = np.asarray(a)[kept]
+        return jnp.array(less)
+
+    return tuple(map(packed, state)), free, free >= 0
+
+
+def _judge(
+    operator: Operator, p: np.ndarray, q: np.ndarray, curvature: np.ndarray, taking: np.ndarray
+) -> None:
+    """Raise for a direction along which A is not positive, unless that may be rounding."""
+    if not np.isfinite(curvature).all():
+        message = "a product of the operator is not finite: check the fit and its data"
+        raise InputError(message)
+    worst = taking[np.argmin(curvature)]
+    v = p[worst].astype(np.float64)
+    quotient = float(curvature.min() / (v @ v))
+    stretch = float(np.linalg.norm(q[worst].astype(np.float64)) / np.linalg.norm(v))
+    # A matrix that is proven to be positive definite can show this where eps |A| is above it.
+    allowed = 1e3 * float(np.finfo(operator.dtype).eps) * stretch
+    if operator.lower is None or quotient < operator.lower - max(allowed, 2 * operator.lower):
+        raise Indefinite.of(quotient, "Rayleigh quotient", operator.kind)
+
+
+def _dots(a: Any, b: Any) -> Any:
+    """Inner products of rows, summed in float64."""
+    return jnp.sum(a * b, axis=1, dtype=jnp.float64)
+
+
+def _weighed(preconditioner: Nystrom | None, r: Any) -> tuple[Any, Any, Any]:
+    """``P⁻¹ r``, ``r' P⁻¹ r`` as a sum of squares, ``|r|²``."""
+    squared = _dots(r, r)
+    if preconditioner is None:
+        return r, squared, squared
+    vectors, values, damping, _ = preconditioner
+    inside = (1 / (values + damping))[None]
+    along, rest = split(vectors, r)
+    z = rest * jnp.asarray(1 / damping, r.dtype) + (along * inside.astype(r.dtype)) @ vectors
+    return z, _dots(along, along * inside) + _dots(rest, rest) / damping, squared
+
+
+@jax.jit
+def _start(r: Any, preconditioner: Nystrom | None) -> tuple[Any, Any, Any]:
+    """The first direction, ``r' P⁻¹ r`` and ``|r|²``."""
+    return _weighed(preconditioner, r)
+
+
+@jax.jit
+def _step(
+    x: Any, r: Any, p: Any, rho: Any, active: Any, q: Any, preconditioner: Nystrom | None
+) -> tuple[Any, ...]:
+    """One step of all rows with the products ``q = A p``; rows that are not active stay.
+
+    Its length minimises the error along p as it is: ``r' p`` is rho but for the rounding of P⁻¹,
+    and with rho in its place the gain would not be what the error falls by.
+    """
+    slope, curvature = _dots(r, p), _dots(p, q)
+    moving = active & (curvature > 0) & (slope > 0)
+    alpha = jnp.where(moving, slope / curvature, 0.0).astype(x.dtype)[:, None]
+    x = x + alpha * p
+    r = r - alpha * q
+    z, after, squared = _weighed(preconditioner, r)
+    after = jnp.where(moving, after, rho)
+    beta = jnp.where(moving, after / rho, 0.0).astype(x.dtype)[:, None]
+    sums = jnp.stack([slope, curvature, after, squared, _dots(x, x)])
+    return x, r, z + beta * p, after, sums
