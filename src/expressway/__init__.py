@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from . import run as run
     from . import timecourse as timecourse
     from . import tl as tl
+    from ._errors import Indefinite as Indefinite
     from ._errors import NotAnOptimum as NotAnOptimum
     from ._errors import Saddle as Saddle
     from ._errors import SingularJacobian as SingularJacobian
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .core.staged import Staged as Staged
     from .core.taylor import taylor as taylor
     from .core.weights import linear_response as linear_response
+    from .uncertainty import draws as draws
 
 # Everything is imported when it is first asked for: who differentiates a fit needs no tables, who
 # analyses counts no figures. Name to module, and what of it if not the module itself.
@@ -57,6 +59,8 @@ _LATER = {
     "taylor": ("core.taylor", "taylor"),
     "jackknife": ("core.jackknife", "jackknife"),
     "linear_response": ("core.weights", "linear_response"),
+    "draws": ("uncertainty", "draws"),
+    "Indefinite": ("_errors", "Indefinite"),
     "NotAnOptimum": ("_errors", "NotAnOptimum"),
     "Saddle": ("_errors", "Saddle"),
     "SingularJacobian": ("_errors", "SingularJacobian"),

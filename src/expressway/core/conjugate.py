@@ -31,8 +31,12 @@ from .operator import Operator
 MEMORY = 2**30
 # Arrays of rows: right-hand sides, solutions, residuals, directions, products, and one on its way.
 _COPIES = 6
+# Rows from which a product gains nothing by more of them, unless they are short: numbers in all.
+_MANY, _NUMBERS = 128, 2**19
 # Error of a product, in units of eps |A| |x|.
 ROUNDING = 4.0
+# Kinds whose products are those of a factor and its transpose.
+_FACTORED = ("gauss-newton", "fisher", "empirical-fisher")
 # Rows are iterated to that share of the tolerance, so that rounding does not ask for a restart.
 _WITHIN = 0.95
 # How often a row is taken up again from its true residual.
@@ -145,9 +149,10 @@ def perturb_and_solve(
 
 
 def fitting(operator: Operator, memory: int = MEMORY) -> int:
-    """Rows that are iterated at once: a power of two, 128 at most."""
+    """Rows that are iterated at once: a power of two, of short rows many."""
     rows = memory // (_COPIES * operator.size * np.dtype(operator.dtype).itemsize)
-    return 1 << (min(max(rows, 1), 128).bit_length() - 1)
+    enough = max(_MANY, _NUMBERS // operator.size)
+    return 1 << (min(max(rows, 1), enough).bit_length() - 1)
 
 
 class _Batch:
@@ -159,6 +164,7 @@ class _Batch:
         self.operator, self.b, self.preconditioner, self.most = operator, b, preconditioner, most
         self.x, self.matvecs = np.zeros_like(b), 0
         self.bound, self.energy = (np.where(b.any(axis=1), np.inf, 0.0) for _ in range(2))
+        self.reached = np.zeros(len(b))
         self.spectrum = Spectrum(operator, preconditioner, len(b))
 
     def solve(self, rtol: float) -> None:
@@ -188,18 +194,20 @@ class _Batch:
 
     def _measure(self, rows: np.ndarray, r: np.ndarray) -> None:
         """Bounds of the errors of what was found, from true residuals."""
-        x, b = self.x[rows].astype(np.float64), self.b[rows].astype(np.float64)
         self.spectrum.learn_ends(rows)
-        exact = r.astype(np.float64)
-        squared = np.sum(exact**2, axis=1)
+        x, b, exact = (a.astype(np.float64) for a in (self.x[rows], self.b[rows], r))
         padded = np.zeros((width(len(r)), r.shape[1]), r.dtype)
         padded[: len(r)] = r
         after = np.asarray(_start(padded, self.preconditioner)[1])[: len(r)]
-        size = np.sum(x * x, axis=1)
-        error, energy = self.spectrum.errors(rows, after, squared, size)
-        found = np.sqrt(np.maximum(np.sum(x * (b - exact), axis=1), 0.0))
-        self.bound[rows] = relative(error, np.sqrt(size))
-        self.energy[rows] = relative(energy, found)
+        found = Found(
+            after,
+            np.sum(exact**2, axis=1),
+            np.sum(x * x, axis=1),
+            np.maximum(np.sum(x * (b - exact), axis=1), 0.0),
+        )
+        errors = self.spectrum.errors(rows, found)
+        self.bound[rows], self.energy[rows] = errors.relative(found)
+        self.reached[rows] = found.energy
 
 
 class _Target:
@@ -212,16 +220,16 @@ class _Target:
     def __call__(self, step: Step) -> Bool[np.ndarray, "m"]:
         spectrum, rows = self.batch.spectrum, self.rows[step.which]
         spectrum.learn(step, rows)
+        self.batch.reached[rows] += step.gain
+        found = Found(step.after, step.residual, step.size, self.batch.reached[rows])
 
-        def met() -> np.ndarray:
-            error, _ = spectrum.errors(rows, step.after, step.residual, step.size)
-            return relative(error, np.sqrt(step.size)) <= self.rtol
+        def done() -> np.ndarray:
+            errors = spectrum.errors(rows, found)
+            # No step makes the true residual less than the rounding of a product.
+            return (errors.relative(found)[0] <= self.rtol) | (errors.energy <= errors.noise / 2)
 
-        done = met()
-        if spectrum.learn_ends(rows[done]):
-            done = met()
-        # No step makes the true residual less than the rounding of a product.
-        return done | (np.sqrt(step.residual) <= spectrum.rounding(step.size) / 2)
+        ended = done()
+        return done() if spectrum.learn_ends(rows[ended]) else ended
 
 
 class Spectrum:
@@ -237,7 +245,7 @@ class Spectrum:
             self.scale, floor = float(preconditioner.damping), float(preconditioner.floor)
             values = np.asarray(preconditioner.values)
             self.growth = self.scale + float(values.max(initial=0.0))
-        self.lower = operator.lower
+        self.lower, self.factored = operator.lower, operator.kind in _FACTORED
         self.floor = np.full(n, floor if self.known else np.inf)
         self._ratio, self._history = np.zeros(n), []
 
@@ -277,32 +285,67 @@ class Spectrum:
             self.floor[row] = max(min(self.floor[row], ritz), least)
         return True
 
-    def rounding(self, size: Float[np.ndarray, "m"]) -> Float[np.ndarray, "m"]:
-        """Size of the error of a product with vectors of squared size ``size``."""
-        return ROUNDING * self.eps * self.growth * np.sqrt(size)
+    def errors(self, rows: Int[np.ndarray, "m"], step: "Found") -> "Errors":
+        """Bounds of the errors in the norm of A, and the spectrum's lower end, for these rows.
 
-    def errors(
-        self,
-        rows: Int[np.ndarray, "m"],
-        after: Float[np.ndarray, "m"],
-        residual: Float[np.ndarray, "m"],
-        size: Float[np.ndarray, "m"],
-    ) -> tuple[Float[np.ndarray, "m"], Float[np.ndarray, "m"]]:
-        """Bounds of the error in the 2-norm and in that of A, with the rounding of a product."""
+        The second part is what rounding of a product with x may hide. A sum of products of length
+        |A| |x| is off by eps |A| |x|, divided by the root of the lower end in the worst case. With
+        a factor, ``A = J'J + ..``: an error u of J x becomes J'u, of energy |u|² at most, eps² |A|
+        |x|²; that of J' times it is eps |A|^(1/2) |J x|, and |J x| <= |x|_A.
+        """
         floor = self.floor[rows]
         # Where nothing is known yet, the largest there can be: what looks done then is looked at.
         floor = np.where(np.isfinite(floor), floor, self.growth / self.scale)
         lower = floor * self.scale if self.lower is None else np.full(len(rows), self.lower)
-        noise = self.rounding(size)
-        energy = (np.sqrt(residual) + noise) / np.sqrt(lower)
+        energy = np.sqrt(step.residual / lower)
         if self.preconditioned:
-            # The noise in the norm of P⁻¹ <= I / damping.
-            weighed = np.sqrt(after) + noise / np.sqrt(self.scale)
-            energy = np.minimum(energy, weighed / np.sqrt(floor))
-        return energy / np.sqrt(lower), energy
+            energy = np.minimum(energy, np.sqrt(step.after / floor))
+        stretch, size = np.sqrt(self.growth / lower), np.sqrt(step.size)
+        if self.factored:
+            noise = np.sqrt(self.growth) * size + stretch * np.sqrt(step.energy)
+        else:
+            noise = np.sqrt(self.growth) * stretch * size
+        return Errors(energy, ROUNDING * self.eps * noise, lower)
+
+    def rounding(self, size: Any, value: Any) -> Any:
+        """What rounding of products may change ``x'A x = value`` by, |x|² = ``size``."""
+        worst = np.sqrt(self.growth * size * value) if self.factored else self.growth * size
+        # Products p'q and sums of them: 4 was not enough once at 1e-16, with a hundred steps.
+        return ROUNDING * self.eps * (worst + 4 * value)
 
 
-def relative(error: Float[np.ndarray, "m"], found: Float[np.ndarray, "m"]) -> Any:
+class Found(NamedTuple):
+    """What errors are judged by, a number a row."""
+
+    after: Float[np.ndarray, "m"]
+    """``r' P⁻¹ r``."""
+    residual: Float[np.ndarray, "m"]
+    """``|r|²``."""
+    size: Float[np.ndarray, "m"]
+    """``|x|²``."""
+    energy: Float[np.ndarray, "m"]
+    """``x' A x``."""
+
+
+class Errors(NamedTuple):
+    """Bounds of a row's error."""
+
+    energy: Float[np.ndarray, "m"]
+    """In the norm of A, from the residual."""
+    noise: Float[np.ndarray, "m"]
+    """And from rounding."""
+    lower: Float[np.ndarray, "m"]
+
+    def relative(self, found: Found) -> tuple[Any, Any]:
+        """In the 2-norm and in the norm of A."""
+        total = self.energy + self.noise
+        return (
+            _relative(total / np.sqrt(self.lower), np.sqrt(found.size)),
+            _relative(total, np.sqrt(found.energy)),
+        )
+
+
+def _relative(error: Float[np.ndarray, "m"], found: Float[np.ndarray, "m"]) -> Any:
     """Error relative to what is sought, which is at least what was found less the error."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(error < found, error / (found - error), np.where(error > 0, np.inf, 0.0))

@@ -105,11 +105,11 @@ def draw(  # noqa: PLR0913 — the arguments of `expressway.draws`
     *,
     kind: Kind = "hessian",
     rtol: float = 1e-3,
-    prior_precision: float = 0.0,
+    prior_precision: float | int = 0.0,
     clusters: Any = None,
     method: Method | None = None,
     bread: Kind | None = None,
-    memory: float = MEMORY,
+    memory: float | int = MEMORY,
 ) -> Draws:
     """Draws of a fit's parameters; arguments as of `expressway.draws`."""
     checked(n, rtol, prior_precision, memory)
@@ -140,7 +140,7 @@ def draw(  # noqa: PLR0913 — the arguments of `expressway.draws`
     )
 
 
-def checked(n: int, rtol: float, prior_precision: float, memory: float) -> None:
+def checked(n: int, rtol: float, prior_precision: float | int, memory: float | int) -> None:
     """Nothing, where the arguments of draws make sense; else `InputError`."""
     for name, value, least in (
         ("n", n, 1),
@@ -214,7 +214,7 @@ def factored(operator: Operator) -> Factor:
 
 
 def _moved(
-    operator: Operator, key: Array, n: int, rtol: float, method: Method | None, memory: float
+    operator: Operator, key: Array, n: int, rtol: float, method: Method | None, memory: float | int
 ) -> Moved:
     """Rows of N(0, A⁻¹)."""
     room = memory / (operator.size * np.dtype(operator.dtype).itemsize)
@@ -255,7 +255,7 @@ def _moved(
     return _reached(found, ahead, rtol, chosen)
 
 
-def preconditioner(operator: Operator, key: Array, memory: float) -> Nystrom | None:
+def preconditioner(operator: Operator, key: Array, memory: float | int) -> Nystrom | None:
     """Of rank as memory allows; None where no lower bound of the spectrum is proven."""
     if operator.lower is None:
         return None
@@ -285,7 +285,11 @@ def _reached(found: conjugate.Solved, ahead: Nystrom | None, rtol: float, method
 
 
 def _sandwich(
-    source: Source, operator: Operator, e: Float[np.ndarray, "n m"], rtol: float, memory: float
+    source: Source,
+    operator: Operator,
+    e: Float[np.ndarray, "n m"],
+    rtol: float,
+    memory: float | int,
 ) -> Moved:
     """``A⁻¹ sum_n e_n g_n``."""
     if source.scores is None:

@@ -44,10 +44,7 @@ def source(fit: Solution | Trained) -> Source:
     InputError
         A solution of several stages.
     """
-    if isinstance(fit, Solution) and fit.staged:
-        msg = "this is a solution of several stages; draw parameters of one objective's solution"
-        raise InputError(msg)
-    coordinates, t = _place(fit)
+    coordinates, t = place(fit)
     problem = fit.problem
 
     def operator(kind: str, damping: float) -> Operator:
@@ -68,9 +65,12 @@ def source(fit: Solution | Trained) -> Source:
     )
 
 
-def _place(fit: Solution | Trained) -> tuple[Coordinates, Float[Any, "d"]]:
-    """Unconstrained coordinates, and where the fit is in them."""
+def place(fit: Solution | Trained) -> tuple[Coordinates, Float[Any, "d"]]:
+    """Unconstrained coordinates, and where the fit is in them; errors as of `source`."""
     if isinstance(fit, Solution):
+        if fit.staged:
+            msg = "this is a solution of several stages; take that of one objective or equation"
+            raise InputError(msg)
         (stage,) = fit.stages
         return stage.system.coordinates, jnp.asarray(stage.found.t)
     coordinates = Coordinates(fit.theta, fit.problem.constraints, precision(fit.theta))

@@ -73,7 +73,7 @@ class Jackknife:
             Like theta, or like the quantity, each leaf with observations as first axis.
         """
         if quantity is None:
-            return self._shaped(self._influence)
+            return self._shaped(self.influences)
         theta_hat = implicit(self.fit)
         rows = jax.jacrev(lambda w: quantity(theta_hat(self.place(w))))(jnp.asarray(self.weight))
         return jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), rows)
@@ -147,7 +147,7 @@ class Jackknife:
         array
             In the order of ``ravel_pytree(theta)``; of a staged problem, of all stages.
         """
-        rows = np.concatenate(self._influence, axis=1) * self.weight[:, None]
+        rows = np.concatenate(self.influences, axis=1) * self.weight[:, None]
         if clusters is not None:
             if len(clusters) != self.count:
                 msg = f"{len(clusters)} cluster labels for {self.count} observations; give one each"
@@ -198,7 +198,7 @@ class Jackknife:
         return self._shaped(
             [
                 start[None] + change @ rows
-                for start, rows in zip(starts, self._influence, strict=True)
+                for start, rows in zip(starts, self.influences, strict=True)
             ]
         )
 
@@ -220,16 +220,9 @@ class Jackknife:
         """
         return most_influential(self, quantity, change, **options)
 
-    # What follows is how.
-
     @functools.cached_property
-    def series(self) -> Callable[[int], Series]:
-        """The Taylor series of an order, made once."""
-        return functools.cache(functools.partial(taylor, self.fit))
-
-    @functools.cached_property
-    def _influence(self) -> list[Float[np.ndarray, "n _"]]:
-        """Of each stage, in the user's coordinates."""
+    def influences(self) -> list[Float[np.ndarray, "n _"]]:
+        """Derivatives of each stage's parameters in weights: vectors, user's coordinates."""
         rows = getattr(self.fit.problem, "rows", None)
         if rows is not None:
             (stage,) = self.fit.stages
@@ -242,6 +235,13 @@ class Jackknife:
             for part, value in zip(parts, self.series(1).flat(jnp.asarray(hot)), strict=True):
                 part.append(np.asarray(value))
         return [np.concatenate(part) for part in parts]
+
+    # What follows is how.
+
+    @functools.cached_property
+    def series(self) -> Callable[[int], Series]:
+        """The Taylor series of an order, made once."""
+        return functools.cache(functools.partial(taylor, self.fit))
 
     def _shaped(self, rows: Sequence[Any]) -> Any:
         """Many vectors of parameters as the user knows them."""
@@ -281,7 +281,7 @@ class Jackknife:
         size = np.array([len(s) for s in sets])
         rows, first = np.concatenate(sets), np.concatenate([[0], np.cumsum(size)[:-1]])
         moves = []
-        for influence in self._influence:
+        for influence in self.influences:
             moved = -influence[rows] * self.weight[rows, None]
             moves.append(moved if np.all(size == 1) else np.add.reduceat(moved, first))
         return moves

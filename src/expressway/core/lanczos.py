@@ -98,7 +98,7 @@ def inverse_root(
     z: Float[Any, "n d"],
     rtol: float = 1e-3,
     *,
-    memory: float = MEMORY,
+    memory: float | int = MEMORY,
     steps: int | None = None,
     block: int = BLOCK,
 ) -> Roots:
@@ -288,6 +288,7 @@ def _block(
     space, spent, degree = _Space(operator, carried), 0, 0
     _, outside = _cleaned(space.v, z)
     space.append(outside, float(np.max(np.linalg.norm(z, axis=1))))
+    space.last = np.zeros((0, 0))  # nothing has been multiplied yet
     inside = np.asarray(_cleaned(space.v, z)[0], dtype=float)
     look: Look | None = None
     while True:

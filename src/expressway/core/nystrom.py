@@ -87,10 +87,16 @@ def _spectral(vectors: Any, inside: Any, outside: Any, rows: Any) -> Any:
 def split(vectors: Any, rows: Any) -> tuple[Any, Any]:
     """Coefficients of rows along the vectors, and what is left of the rows.
 
-    What is left is divided by the damping, the coefficients by far more: apart, nothing cancels.
+    What is left is divided by the damping, the coefficients by far more: apart, nothing cancels. In
+    float32 the rounding of the first subtraction, divided by the damping, would outweigh rows that
+    lie along the vectors: it is projected once more.
     """
     along = rows @ vectors.T
-    return along, rows - along @ vectors
+    rest = rows - along @ vectors
+    if rows.dtype == jnp.float32:
+        again = rest @ vectors.T
+        along, rest = along + again, rest - again @ vectors
+    return along, rest
 
 
 def nystrom(operator: Operator, rank: int, key: Any) -> Nystrom:

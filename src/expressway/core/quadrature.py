@@ -18,7 +18,12 @@ lie within some eps |A| of A's (Greenbaum 1989), so the node is moved down by th
 at most. (b) Where t is not positive, the node is a Ritz value to rounding, and gamma starts anew at
 1 / mu, which is a bound at every step. (c) Products are those of A + E, |E| <= c eps |A|, which
 change the value by x'E x to first order: ``c eps (|A| |x|² + lower)`` is taken from the lower bound
-and added to the upper one. That is also where brackets stop shrinking.
+and added to the upper one; where the products are those of a factor and its transpose, J'(J x),
+x'E x is an error of J x times J x, and it is ``c eps (|A|^(1/2) |x| lower^(1/2) + lower)``. That is
+also where brackets stop shrinking.
+
+What one step gains is alpha_j r_j'p_j, with alpha_j the minimum along p_j: the same as
+alpha_j rho_j, but also true where the preconditioner is applied with rounding.
 """
 
 from typing import Any, NamedTuple
@@ -99,7 +104,7 @@ class Rules:
         spectrum.learn(step, rows)
         self._sum[rows] += step.gain
         total = self._sum[rows]
-        noise = ROUNDING * spectrum.eps * (spectrum.growth * step.size + total)
+        noise = spectrum.rounding(step.size, total)
         self.lower[rows] = np.maximum(total - noise, 0.0)
         if spectrum.known:
             gap = self._radau(step, spectrum.floor[rows]) * step.after
