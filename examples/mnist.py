@@ -14,7 +14,7 @@ matrix of the whole objective as covariance. A hundred draws of all parameters a
 certificate of their error, and predictions from them compared with the plain network's
 
 - *linearised*: outputs change with the parameters along their derivative;
-- *pushed through*: the network is run with the parameters of every draw, which is known to be worse.
+- *pushed through*: the network is run with the parameters of every draw, known to be worse.
 
 It prints each step with its time and writes to DIR: calibration.png (accuracy, log-likelihood and
 calibration of the three), uncertain.png (images whose class is least certain), rotated.png (images
@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import mnist_figures as figures
+import mnist_scaling
 import network
 import numpy as np
 from scipy import ndimage
@@ -71,7 +72,10 @@ def main(arguments: list[str] | None = None) -> None:
     if options.validate:
         validate(train)
     elif options.scaling:
-        scaling(train, options.out)
+        first = slice(0, 1000)
+        mnist_scaling.run(
+            train.images[first], train.labels[first], options.prior_precision, options.out
+        )
     else:
         uncertainty(train, test, options)
 

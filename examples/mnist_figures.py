@@ -97,7 +97,7 @@ def rotated(
     right.fill_between(angles, low, high, color=ACCENT, alpha=0.2, lw=0)
     right.plot(angles, middle, color=ACCENT, marker="s", lw=1.2, ms=3.5)
     right.set_ylabel(
-        "sd of the probability of its digit\n(median, quartiles of images)", fontsize=9
+        "sd of the digit's probability\n(median and quartiles)", fontsize=9
     )
     right.set_ylim(0, None)
     for ax in (left, right):

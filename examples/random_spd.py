@@ -12,8 +12,8 @@ matrices of n = 1000 this compares
 The matrices are A = Q diag(λ) Q', Q random: λ log-uniform from 1 to 35 ("condition 35"); from 1 to
 10⁴ ("condition 10⁴"); 200 values log-uniform from 1 to 10⁴ plus a damping of .01 ("rank 200 +
 0.01 I", the shape of a neural network's information); and B B' of a square matrix B of normal
-numbers, condition near 10⁷. A lower bound on the spectrum of the first three is known, so that the bound on
-the error is a certificate; of the last none is, and it is an estimate.
+numbers, condition near 10⁷. A lower bound on the spectrum of the first three is known, so that the
+bound on the error is a certificate; of the last none is, and it is an estimate.
 
 It prints what tolerances of 1e-2, 1e-4 and 1e-8 cost, and writes random_spd.png (errors above, time
 below, against steps) and random_spd.csv to DIR. Half a minute on two idle cores; ``--n 200`` takes
