@@ -1,13 +1,16 @@
 # `make demo` and `make test` need Python >= 3.11 and make; all else goes into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+# Its versions "+cpu" have no CUDA, and PyPI has none of them; on macOS there is no CUDA to have.
+TORCH := 2.13.0
+NO_TORCH := No CPU build of PyTorch $(TORCH) can be had here: tests of ew.torch will be skipped.
 
 .PHONY: demo test check clean .venv
 
 demo: .venv
 	$(BIN)/python -m expressway.demo
 
-test: .venv
+test: .venv .venv/torch
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv
@@ -31,3 +34,11 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
+
+# Without a network the tests go on: they need the rest only.
+.venv/torch: | .venv/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 1 --timeout 15 \
+	  --extra-index-url https://download.pytorch.org/whl/cpu \
+	  'torch==$(TORCH)+cpu; sys_platform != "darwin"' \
+	  'torch==$(TORCH); sys_platform == "darwin"' 2>/dev/null \
+	&& touch $@ || echo "$(NO_TORCH)" >&2

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from . import run as run
     from . import timecourse as timecourse
     from . import tl as tl
+    from . import torch as torch
     from ._errors import Indefinite as Indefinite
     from ._errors import NotAnOptimum as NotAnOptimum
     from ._errors import Saddle as Saddle
@@ -47,6 +48,7 @@ _LATER = {
     "run": ("run", None),
     "timecourse": ("timecourse", None),
     "tl": ("tl", None),
+    "torch": ("torch", None),
     "constraints": ("core.constraints", None),
     "folds": ("core.folds", None),
     "losses": ("core.losses", None),
