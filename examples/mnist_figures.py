@@ -96,9 +96,7 @@ def rotated(
     low, middle, high = np.quantile(top, [0.25, 0.5, 0.75], axis=1)
     right.fill_between(angles, low, high, color=ACCENT, alpha=0.2, lw=0)
     right.plot(angles, middle, color=ACCENT, marker="s", lw=1.2, ms=3.5)
-    right.set_ylabel(
-        "sd of the digit's probability\n(median and quartiles)", fontsize=9
-    )
+    right.set_ylabel("sd of the digit's probability\n(median and quartiles)", fontsize=9)
     right.set_ylim(0, None)
     for ax in (left, right):
         ax.set_xlabel("images turned by", fontsize=9)

@@ -26,9 +26,12 @@ def run(images: Any, labels: Any, precision: float, out: Path, draws: int = 8) -
     for device in {d.platform: d for d in (*jax.devices("cpu")[:1], *jax.devices()[:1])}.values():
         with jax.default_device(device):
             for width in WIDTHS:
-                rows.append({"method": device.platform.upper(), **_one(
-                    width, jnp.asarray(images), jnp.asarray(labels), precision, draws
-                )})
+                rows.append(
+                    {
+                        "method": device.platform.upper(),
+                        **_one(width, jnp.asarray(images), jnp.asarray(labels), precision, draws),
+                    }
+                )
                 print(_line(rows[-1]), flush=True)
     table = pd.DataFrame(rows)
     table.to_csv(out / "scaling.csv", index=False)
