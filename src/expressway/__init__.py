@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from .core.taylor import taylor as taylor
     from .core.weights import linear_response as linear_response
     from .uncertainty import draws as draws
+    from .uncertainty import predict as predict
+    from .uncertainty import scores as scores
 
 # Everything is imported when it is first asked for: who differentiates a fit needs no tables, who
 # analyses counts no figures. Name to module, and what of it if not the module itself.
@@ -62,6 +64,8 @@ _LATER = {
     "jackknife": ("core.jackknife", "jackknife"),
     "linear_response": ("core.weights", "linear_response"),
     "draws": ("uncertainty", "draws"),
+    "predict": ("uncertainty", "predict"),
+    "scores": ("uncertainty", "scores"),
     "Indefinite": ("_errors", "Indefinite"),
     "NotAnOptimum": ("_errors", "NotAnOptimum"),
     "Saddle": ("_errors", "Saddle"),

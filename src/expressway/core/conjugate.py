@@ -148,9 +148,9 @@ def perturb_and_solve(
     return solve(operator, operator.noise(key, n), rtol, preconditioner=preconditioner)
 
 
-def fitting(operator: Operator, memory: int = MEMORY) -> int:
+def fitting(operator: Operator) -> int:
     """Rows that are iterated at once: a power of two, of short rows many."""
-    rows = memory // (_COPIES * operator.size * np.dtype(operator.dtype).itemsize)
+    rows = MEMORY // (_COPIES * operator.size * np.dtype(operator.dtype).itemsize)
     enough = max(_MANY, _NUMBERS // operator.size)
     return 1 << (min(max(rows, 1), enough).bit_length() - 1)
 
@@ -198,7 +198,7 @@ class _Batch:
         x, b, exact = (a.astype(np.float64) for a in (self.x[rows], self.b[rows], r))
         padded = np.zeros((width(len(r)), r.shape[1]), r.dtype)
         padded[: len(r)] = r
-        after = np.asarray(_start(padded, self.preconditioner)[1])[: len(r)]
+        after = _weighed(self.preconditioner, padded)[1][: len(r)]
         found = Found(
             after,
             np.sum(exact**2, axis=1),
@@ -377,35 +377,35 @@ def run(
     out, moved, matvecs = x.copy(), np.zeros(n, bool), 0
     slots = np.full(width(n), -1)
     slots[:n] = np.arange(n)
-    start = np.zeros((len(slots), d), operator.dtype)
-    start[:n] = residual
-    p, rho, _ = _start(start, preconditioner)
-    held, r = np.zeros_like(start), start
-    held[:n] = x
-    state = jnp.array(held), jnp.array(r), p, rho
-    active = (slots >= 0) & (np.asarray(rho) > 0)
+    held, start = (np.zeros((len(slots), d), operator.dtype) for _ in range(2))
+    held[:n], start[:n] = x, residual
+    x, r = jax.device_put(held), jax.device_put(start)
+    p, rho, _ = _weighed(preconditioner, r)
+    active = (slots >= 0) & (rho > 0)
     for _ in range(20 * d if most is None else most):
         if not active.any():
             break
-        taking = np.flatnonzero(active)
-        _, _, p, rho = state
         q = operator.rows(p)
-        *state, sums = _step(*state, active, q, preconditioner)
-        matvecs += len(taking)
-        before = np.asarray(rho)[taking]
-        slope, curvature, after, squared, size = np.asarray(sums)[:, taking]
-        if not (curvature > 0).all():
-            _judge(operator, np.asarray(p), np.asarray(q), curvature, taking)
-        positive = (curvature > 0) & (slope > 0)
-        alpha = np.where(positive, slope / np.where(positive, curvature, 1.0), 0.0)
-        moved[slots[taking]] |= positive
-        step = Step(slots[taking], alpha, alpha * slope, before, after, squared, size)
-        active[taking] = positive & ~watch(step) & (after > 0)
+        matvecs += int(active.sum())
+        # The length minimises the error along p as it is: r'p is rho but for the rounding of P⁻¹,
+        # and with rho in its place the gain would not be what the error falls by.
+        slope, curvature = np.asarray(_dots(r, p)), np.asarray(_dots(p, q))
+        _judge(operator, p, q, np.where(active, curvature, 1.0))
+        moving = active & (curvature > 0) & (slope > 0)
+        alpha = np.where(moving, slope / np.where(moving, curvature, 1.0), 0.0)
+        x, r = _plus(x, alpha, p), _plus(r, -alpha, q)
+        z, after, squared = _weighed(preconditioner, r)
+        p = _plus(z, np.where(moving, after / np.where(moving, rho, 1.0), 0.0), p)
+        terms = (alpha, alpha * slope, rho, after, squared, np.asarray(_dots(x, x)))
+        moved[slots[moving]] = True
+        done = watch(Step(slots[active], *(a[active] for a in terms)))
+        rho = after
+        active[active] = moving[active] & ~done & (after[active] > 0)
         packed = max(width(max(int(active.sum()), 1)), _NARROW)
         if packed <= len(active) // 2:
-            _put(out, slots, state[0])
-            state, slots, active = _pack(state, slots, active, packed)
-    _put(out, slots, state[0])
+            _put(out, slots, x)
+            (x, r, p, rho), slots, active = _pack((x, r, p, rho), slots, active, packed)
+    _put(out, slots, x)
     return Ran(out, matvecs, moved)
 
 
@@ -423,67 +423,57 @@ def _pack(state: Any, slots: np.ndarray, active: np.ndarray, n: int) -> Any:
     def packed(a: Any) -> Any:
         less = np.zeros((n, *a.shape[1:]), a.dtype)
         less[: len(kept)] = np.asarray(a)[kept]
-        return jnp.array(less)
+        return less if less.ndim == 1 else jax.device_put(less)
 
     return tuple(map(packed, state)), free, free >= 0
 
 
-def _judge(
-    operator: Operator, p: np.ndarray, q: np.ndarray, curvature: np.ndarray, taking: np.ndarray
-) -> None:
+def _judge(operator: Operator, p: Any, q: Any, curvature: np.ndarray) -> None:
     """Raise for a direction along which A is not positive, unless that may be rounding."""
     if not np.isfinite(curvature).all():
         message = "a product of the operator is not finite: check the fit and its data"
         raise InputError(message)
-    worst = taking[np.argmin(curvature)]
-    v = p[worst].astype(np.float64)
-    quotient = float(curvature.min() / (v @ v))
-    stretch = float(np.linalg.norm(q[worst].astype(np.float64)) / np.linalg.norm(v))
+    worst = int(np.argmin(curvature))
+    if curvature[worst] > 0:
+        return
+    v, image = (np.asarray(a)[worst].astype(np.float64) for a in (p, q))
+    quotient = float(curvature[worst] / (v @ v))
+    stretch = float(np.linalg.norm(image) / np.linalg.norm(v))
     # A matrix that is proven to be positive definite can show this where eps |A| is above it.
     allowed = 1e3 * float(np.finfo(operator.dtype).eps) * stretch
     if operator.lower is None or quotient < operator.lower - max(allowed, 2 * operator.lower):
         raise Indefinite.of(quotient, "Rayleigh quotient", operator.kind)
 
 
+# Small functions that all steps share: XLA takes longer over one that does all, and for each case.
+@jax.jit
 def _dots(a: Any, b: Any) -> Any:
     """Inner products of rows, summed in float64."""
     return jnp.sum(a * b, axis=1, dtype=jnp.float64)
 
 
-def _weighed(preconditioner: Nystrom | None, r: Any) -> tuple[Any, Any, Any]:
+@jax.jit
+def _plus(a: Any, factor: Any, b: Any) -> Any:
+    """``a + factor b``, a factor a row."""
+    return a + factor.astype(a.dtype)[:, None] * b
+
+
+@jax.jit
+def _parts(preconditioner: Nystrom, r: Any) -> tuple[Any, Any, Any]:
+    """``P⁻¹ r``, what of r is not along the vectors, and ``r' P⁻¹ r`` of what is."""
+    vectors, values, damping, _ = preconditioner
+    along, rest = split(vectors, r)
+    root = along * ((values + damping) ** -0.5).astype(r.dtype)[None]
+    scaled = root * ((values + damping) ** -0.5).astype(r.dtype)[None]
+    z = rest * jnp.asarray(1 / damping, r.dtype) + scaled @ vectors
+    return z, rest, jnp.diagonal(root @ root.T)
+
+
+def _weighed(preconditioner: Nystrom | None, r: Any) -> tuple[Any, np.ndarray, np.ndarray]:
     """``P⁻¹ r``, ``r' P⁻¹ r`` as a sum of squares, ``|r|²``."""
-    squared = _dots(r, r)
+    squared = np.asarray(_dots(r, r))
     if preconditioner is None:
         return r, squared, squared
-    vectors, values, damping, _ = preconditioner
-    inside = (1 / (values + damping))[None]
-    along, rest = split(vectors, r)
-    z = rest * jnp.asarray(1 / damping, r.dtype) + (along * inside.astype(r.dtype)) @ vectors
-    return z, _dots(along, along * inside) + _dots(rest, rest) / damping, squared
-
-
-@jax.jit
-def _start(r: Any, preconditioner: Nystrom | None) -> tuple[Any, Any, Any]:
-    """The first direction, ``r' P⁻¹ r`` and ``|r|²``."""
-    return _weighed(preconditioner, r)
-
-
-@jax.jit
-def _step(
-    x: Any, r: Any, p: Any, rho: Any, active: Any, q: Any, preconditioner: Nystrom | None
-) -> tuple[Any, ...]:
-    """One step of all rows with the products ``q = A p``; rows that are not active stay.
-
-    Its length minimises the error along p as it is: ``r' p`` is rho but for the rounding of P⁻¹,
-    and with rho in its place the gain would not be what the error falls by.
-    """
-    slope, curvature = _dots(r, p), _dots(p, q)
-    moving = active & (curvature > 0) & (slope > 0)
-    alpha = jnp.where(moving, slope / curvature, 0.0).astype(x.dtype)[:, None]
-    x = x + alpha * p
-    r = r - alpha * q
-    z, after, squared = _weighed(preconditioner, r)
-    after = jnp.where(moving, after, rho)
-    beta = jnp.where(moving, after / rho, 0.0).astype(x.dtype)[:, None]
-    sums = jnp.stack([slope, curvature, after, squared, _dots(x, x)])
-    return x, r, z + beta * p, after, sums
+    z, rest, inside = _parts(preconditioner, r)
+    outside = np.asarray(_dots(rest, rest)) / preconditioner.damping
+    return z, np.asarray(inside, np.float64) + outside, squared

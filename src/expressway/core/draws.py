@@ -158,7 +158,7 @@ def weights(key: Array, n: int, observations: int, clusters: Any) -> Float[np.nd
     if not observations:
         msg = (
             'kind="sandwich" needs the observations: write the problem as a sum over them '
-            "(Objective.additive, Equation.additive), or give hyperparameters that weight them"
+            "(Objective.additive, Objective.supervised, Equation.additive)"
         )
         raise InputError(msg)
     if clusters is None:

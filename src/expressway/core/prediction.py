@@ -88,7 +88,8 @@ def predict(
     draws
         Deviations from the fit, a row each; without them variances are bracketed.
     loss
-        One of `expressway.losses`: its mean at every draw gives probabilities.
+        One of `expressway.losses`: its mean at every draw gives probabilities. The fit's own, if
+        it is one and its own model is predicted with.
     **options
         Without draws: of `bracketed`.
 
@@ -113,7 +114,8 @@ def predict(
     if options:
         msg = f"{', '.join(options)} given with draws: that is of predictions without them"
         raise InputError(msg)
-    return _drawn(predictor, np.asarray(draws), how, interval, loss)
+    known = predictor.loss if isinstance(predictor.loss, Loss) else None
+    return _drawn(predictor, np.asarray(draws), how, interval, loss or known)
 
 
 def bracketed(

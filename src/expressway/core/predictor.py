@@ -109,7 +109,14 @@ def predictor(
         gradients=_gradients(lambda t, row: one(forward(t), row), t, batches, c),
         along=along,
         at=at,
+        loss=_loss(fit, fn),
     )
+
+
+def _loss(fit: Solution | Trained, fn: Callable[..., Any]) -> Any:
+    """The loss of a supervised objective whose model the function is."""
+    made = None if fit.problem.rows is None else fit.problem.rows.made
+    return made.loss if made is not None and made.model is fn else None
 
 
 def _traced(

@@ -20,7 +20,7 @@ at most. (b) Where t is not positive, the node is a Ritz value to rounding, and 
 change the value by x'E x to first order: ``c eps (|A| |x|² + lower)`` is taken from the lower bound
 and added to the upper one; where the products are those of a factor and its transpose, J'(J x),
 x'E x is an error of J x times J x, and it is ``c eps (|A|^(1/2) |x| lower^(1/2) + lower)``. That is
-also where brackets stop shrinking.
+also where brackets stop shrinking. |x| is the largest of the iterates'.
 
 What one step gains is alpha_j r_j'p_j, with alpha_j the minimum along p_j: the same as
 alpha_j rho_j, but also true where the preconditioner is applied with rounding.
@@ -96,7 +96,7 @@ class Rules:
         self.rtol, self.spectrum = rtol, Spectrum(operator, preconditioner, len(g))
         self.lower = np.zeros(len(g))
         self.upper = np.where(g.any(axis=1), np.inf, 0.0)
-        self._sum, self._gamma = np.zeros(len(g)), np.full(len(g), np.inf)
+        self._sum, self._size, self._gamma = (np.full(len(g), a) for a in (0.0, 0.0, np.inf))
 
     def __call__(self, step: Step) -> Bool[np.ndarray, "m"]:
         """Bring the rules forward; which rows' brackets are narrow enough."""
@@ -104,7 +104,9 @@ class Rules:
         spectrum.learn(step, rows)
         self._sum[rows] += step.gain
         total = self._sum[rows]
-        noise = spectrum.rounding(step.size, total)
+        # With a preconditioner, iterates may be longer than the solution on their way.
+        self._size[rows] = np.maximum(self._size[rows], step.size)
+        noise = spectrum.rounding(self._size[rows], total)
         self.lower[rows] = np.maximum(total - noise, 0.0)
         if spectrum.known:
             gap = self._radau(step, spectrum.floor[rows]) * step.after

@@ -35,3 +35,5 @@ class Predictor(NamedTuple):
     """Linearised: changes of all outputs (b by m by c) for deviations (b by d)."""
     at: Callable[[Any], Any]
     """Pushed through: outputs (b by m by c) at the fit plus deviations (b by d)."""
+    loss: Any = None
+    """One of `expressway.losses`, if these are the outputs it was fitted with."""

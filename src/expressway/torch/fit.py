@@ -149,7 +149,8 @@ class TorchFit:
 
     def predictor(self, inputs: Any) -> Predictor:
         """The module's outputs at inputs, observations first, and their derivatives."""
-        return predictor(self._sums.network, inputs)
+        found = predictor(self._sums.network, inputs)
+        return found._replace(loss=self._sums.loss.family)
 
 
 def fit(

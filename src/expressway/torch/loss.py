@@ -13,6 +13,7 @@ from torch.func import grad, vmap  # pyright: ignore[reportMissingImports]
 
 from expressway._errors import InputError
 from expressway._types import Float
+from expressway.core.losses import bernoulli, categorical, poisson
 
 from .network import each, pullback
 
@@ -26,7 +27,7 @@ FISHER = (
 
 
 class Loss(NamedTuple):
-    """A loss, summed over a batch."""
+    """A loss, summed over a batch; of those whose root is known also one of `core.losses`."""
 
     total: Callable[[Any, Any], Any]
     """Of outputs and targets, observations first; a number."""
@@ -34,6 +35,12 @@ class Loss(NamedTuple):
     """``H^(1/2) e`` of outputs, targets and white noise e like the outputs, H the loss's Hessian
     in the outputs; None where it is not known. Where it is, H does not depend on targets, so that
     Gauss-Newton and Fisher information are the same."""
+
+    @property
+    def family(self) -> Any:
+        """The loss that has the same means, if it is known: probabilities of classes."""
+        root = getattr(self.root, "func", self.root)
+        return {_categorical: categorical, _bernoulli: bernoulli, _poisson: poisson}.get(root)
 
 
 def _categorical(outputs: Any, targets: Any, noise: Any, ignore_index: int = -100) -> Any:
