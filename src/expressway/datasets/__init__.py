@@ -3,6 +3,8 @@
 from .counts import simulate as simulate
 from .draws import Simulation as Simulation
 from .folder import data_folder as data_folder
+from .mnist import Mnist as Mnist
+from .mnist import mnist as mnist
 from .pseudotime import Pseudotime as Pseudotime
 from .pseudotime import simulate_pseudotime as simulate_pseudotime
 from .pseudotime import two_programs as two_programs

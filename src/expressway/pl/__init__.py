@@ -5,6 +5,7 @@ No pyplot and no global state: safe without a display and in threads. Save with
 """
 
 from .basis import basis as basis
+from .calibration import calibration as calibration
 from .cluster_influence import cluster_influence as cluster_influence
 from .clusters import clusters as clusters
 from .co_clustering import co_clustering as co_clustering
@@ -19,4 +20,5 @@ from .module_composition import module_composition as module_composition
 from .modules import modules as modules
 from .predictive import predictive as predictive
 from .ranks import ranks as ranks
+from .scaling import scaling as scaling
 from .volcano import volcano as volcano
