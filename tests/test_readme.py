@@ -64,6 +64,19 @@ def test_page_of_the_engine():
     assert names["found"].found
 
 
+def test_page_of_draws():
+    page = (README.parent / "docs" / "draws.md").read_text(encoding="utf-8")
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, names)
+    assert names["draws"].theta["slope"].shape == (1000, 3)
+    assert names["net_draws"].certified
+    assert names["net_draws"].damping == 1.0
+    # Of the model, and of what it is worth where the model is right, are about as wide.
+    spreads = [np.std(names[name].theta["slope"], axis=0) for name in ("draws", "robust")]
+    np.testing.assert_allclose(*spreads, rtol=0.25)
+
+
 def test_influence():
     adata = ew.datasets.simulate(genes=200, samples=8, seed=1)
     adata.obs["dex"] = ["untrt", "trt"] * 4

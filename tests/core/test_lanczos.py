@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matfree import decomp, funm
 
 from expressway._errors import Indefinite, Unfinished
 from expressway.core import lanczos
@@ -135,3 +136,16 @@ def test_little_memory_is_said(basis: np.ndarray):
     with pytest.raises(Unfinished, match="memory") as failed:
         lanczos.inverse_root(operator, np.ones((2, SIZE)), 1e-8, memory=2 * 40 * SIZE * 8)
     assert np.all(failed.value.point.bound > 1e-8)  # what was reached is not lost
+
+
+def test_one_vector_is_matfrees_recurrence(basis: np.ndarray):
+    """Another implementation of the same mathematics, on a spectrum that keeps orthogonality."""
+    a = (basis * spectrum("condition 35")) @ basis.T
+    z, m = np.random.default_rng(6).normal(size=SIZE), 12
+    _, t, *_ = decomp.tridiag_sym(m)(lambda v: a @ v, z)
+    root = funm.dense_funm_sym_eigh(lambda x: x ** (-0.5))(t)[:, 0]
+    found = lanczos.inverse_root(matrix(a, 1.0), z[None], 1e-9, steps=m)
+    # Lengths agree to the rounding of T's entries.
+    np.testing.assert_allclose(
+        np.linalg.norm(found.rows), np.linalg.norm(z) * np.linalg.norm(root), rtol=1e-12
+    )

@@ -22,8 +22,8 @@ from .rows import Rows, rows_of, weighted
 # 8,000 take half as long again (caches).
 NUMBERS = 2**19
 FEWEST = 64
-# Bytes of intermediate numbers of the vectors that are multiplied together: what a core's cache holds
-# decides (a convolutional network, a vector: 8 together take half the time of one, 32 more than it).
+# Bytes of intermediate numbers of the vectors that are multiplied together, what a cache holds:
+# of a convolutional network 8 vectors take half the time a vector of one, 32 more than it.
 BYTES = 2**24
 
 
