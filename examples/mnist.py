@@ -27,8 +27,8 @@ and a half; ``--quick`` trains a fifth as long and makes 20 draws. ``--scaling``
 The two precisions, decay and prior, are not the same. A decay of 3 is best for the plain network. A
 prior as wide is far too careful in linearised predictions: most of 31,202 directions are not seen
 by the data, and the spread that the prior leaves them adds up in every output. As usual the prior
-is chosen afterwards: the widest of 30, 100, 300, 1,000 and 3,000 whose linearised predictions are, on
-images kept back, no worse than the plain network's by more than a standard error of the difference.
+is chosen afterwards: the widest of 30, 100, 300, 1,000 and 3,000 whose linearised predictions are,
+on images kept back, no worse than the plain network's by more than a standard error of that.
 ``--validate`` shows both choices (6,400 of the training images, judged on 1,600), in ten minutes.
 """
 

@@ -76,18 +76,18 @@ def rotated(
         Where to write.
     """
     figure = Figure(figsize=(7.2, 4.4), dpi=200, layout="constrained")
-    strip, below = figure.subfigures(2, 1, height_ratios=[1, 3.4])
+    strip, below = figure.subfigures(2, 1, height_ratios=[1, 3.0])
     one = _telling(each["plain"], each["linearised draws"], labels)
-    frames = strip.subplots(1, len(angles) + 1, width_ratios=[1.7, *(1 for _ in angles)])
-    frames[0].set_axis_off()
-    frames[0].text(0, 1.08, "turned by\nread as\nplain\nlinearised", **_TEXT, ha="left")
-    for i, ax in enumerate(frames[1:]):
+    ax, step = strip.subplots(), turned.shape[-1] + 2
+    shown = np.pad(turned[:, one], ((0, 0), (0, 0), (0, 2)))
+    ax.imshow(np.concatenate(shown, axis=1), cmap="gray_r", vmin=0, vmax=1)
+    ax.set_axis_off()
+    ax.text(-4, -3, "turned by\nread as\nplain\nlinearised", **_TEXT, ha="right")
+    for i, angle in enumerate(angles):
         best = each["plain"][i, one].argmax()
         sure = (each[name][i, one, best] for name in ("plain", "linearised draws"))
-        ax.imshow(turned[i, one], cmap="gray_r", vmin=0, vmax=1)
-        ax.set_axis_off()
-        said = "\n".join([f"{angles[i]}°", str(best), *(f"{p:.2f}" for p in sure)])
-        ax.text(0.5, 1.08, said, **_TEXT, ha="center")
+        said = "\n".join([f"{angle}°", str(best), *(f"{p:.2f}" for p in sure)])
+        ax.text((i + 0.5) * step - 1, -3, said, **_TEXT, ha="center")
     left, right = below.subplots(1, 2)
     truth = np.mean(each["plain"].argmax(axis=2) == labels, axis=1)
     left.plot(angles, truth, color=INK, lw=1.6, label="accuracy")

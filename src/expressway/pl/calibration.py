@@ -83,7 +83,7 @@ def _draw(ax: Axes, found: Scores, look: _panels.Look) -> float:
 def _table(ax: Axes, scores: Mapping[str, Scores]) -> None:
     """Write the scores, one row a prediction."""
     ax.axis("off")
-    names = [_panels.plain(_panels.shortened(name, 110, _panels.TITLE)) for name in scores]
+    names = [_panels.plain(_panels.shortened(name, 110.0, _panels.TITLE)) for name in scores]
     cells = [
         [
             f"{found.accuracy:.4f}",
