@@ -22,8 +22,9 @@ from .rows import Rows, rows_of, weighted
 # 8,000 take half as long again (caches).
 NUMBERS = 2**19
 FEWEST = 64
-# Bytes of intermediate numbers of the vectors that are multiplied together.
-BYTES = 2**28
+# Bytes of intermediate numbers of the vectors that are multiplied together: what a core's cache holds
+# decides (a convolutional network, a vector: 8 together take half the time of one, 32 more than it).
+BYTES = 2**24
 
 
 class Batch(NamedTuple):
