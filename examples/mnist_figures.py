@@ -82,6 +82,9 @@ def rotated(
     shown = np.pad(turned[:, one], ((0, 0), (0, 0), (0, 2)))
     ax.imshow(np.concatenate(shown, axis=1), cmap="gray_r", vmin=0, vmax=1)
     ax.set_axis_off()
+    # Room for four lines above, and for what they are on the left.
+    ax.set_xlim(-45, len(angles) * step)
+    ax.set_ylim(28, -42)
     ax.text(-4, -3, "turned by\nread as\nplain\nlinearised", **_TEXT, ha="right")
     for i, angle in enumerate(angles):
         best = each["plain"][i, one].argmax()

@@ -95,7 +95,8 @@ def ours(case: Case) -> pd.DataFrame:
     # It ends where rounding may be as large as the tolerance, which steps alone are not to meet.
     least = max(SMALLEST, 20 * rounding_of(np.float64, case.condition))
     rows = []
-    for steps in np.unique(np.geomspace(5, len(case.z), 16).astype(int)):
+    _solved(case, least, 2)  # what is done once
+    for steps in _steps(len(case.z)):
         rows.append((*_solved(case, least, int(steps)), np.nan))
         if rows[-1][2] <= least:
             break
@@ -116,6 +117,11 @@ def _solved(case: Case, rtol: float, steps: int | None) -> tuple[int, float, flo
     return found.matvecs, _error(found.rows[0], case), float(found.bound[0]), seconds
 
 
+def _steps(n: int) -> np.ndarray:
+    """After how many steps errors are looked at."""
+    return np.unique(np.r_[np.geomspace(3, n, 14), np.linspace(n / 10, 0.98 * n, 8)].astype(int))
+
+
 def textbook(case: Case) -> pd.DataFrame:
     """Lanczos as in textbooks: ``β v+ = A v - α v - β- v-``, and nothing else."""
     n = len(case.z)
@@ -123,7 +129,7 @@ def textbook(case: Case) -> pd.DataFrame:
     v = np.zeros((n, n))
     alpha, beta = np.zeros(n), np.zeros(n)
     v[0] = case.z / linalg.norm(case.z)
-    asked = set(np.geomspace(2, n, 30).astype(int))
+    asked = set(_steps(n))
     for m in range(1, n + 1):
         clock = time.perf_counter()
         w = case.a @ v[m - 1]
