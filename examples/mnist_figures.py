@@ -13,6 +13,7 @@ import expressway as ew
 ACCENT, SECOND, MUTED, INK = "#D55E00", "#0072B2", "#A6A6A6", "#222222"
 COLOURS = (SECOND, ACCENT, "#009E73")
 MARKERS = ("o", "s", "^")
+_TEXT: dict[str, Any] = {"fontsize": 7, "color": INK, "va": "bottom"}
 
 
 def calibration(judged: Mapping[str, Any], path: Path) -> None:
@@ -27,11 +28,11 @@ def uncertain(
     """The images whose class is least certain: probabilities, plain and with their intervals."""
     spread = linear.probability_sd.max(axis=1)
     chosen = np.argsort(spread)[::-1][:12]
-    figure = Figure(figsize=(7.2, 5.6), dpi=200, layout="constrained")
+    figure = Figure(figsize=(7.2, 4.4), dpi=200, layout="constrained")
     cells = figure.add_gridspec(3, 8, width_ratios=[1, 1.25] * 4)
     for k, i in enumerate(chosen):
         row, column = divmod(k, 4)
-        _digit(figure.add_subplot(cells[row, 2 * column]), images[i], f"a {labels[i]}")
+        _digit(figure.add_subplot(cells[row, 2 * column]), images[i], f"label {labels[i]}")
         ax = figure.add_subplot(cells[row, 2 * column + 1])
         where = np.arange(10)
         ends = linear.probability_lower[i], linear.probability_upper[i]
@@ -74,13 +75,22 @@ def rotated(
     path
         Where to write.
     """
-    figure = Figure(figsize=(7.2, 4.6), dpi=200, layout="constrained")
-    strip, below = figure.subfigures(2, 1, height_ratios=[1, 3.4])
-    one = _telling(each["plain"], labels)
-    for ax, i in zip(strip.subplots(1, len(angles)), range(len(angles)), strict=True):
+    figure = Figure(figsize=(7.2, 4.4), dpi=200, layout="constrained")
+    strip, below = figure.subfigures(2, 1, height_ratios=[1, 3.0])
+    one = _telling(each["plain"], each["linearised draws"], labels)
+    ax, step = strip.subplots(), turned.shape[-1] + 2
+    shown = np.pad(turned[:, one], ((0, 0), (0, 0), (0, 2)))
+    ax.imshow(np.concatenate(shown, axis=1), cmap="gray_r", vmin=0, vmax=1)
+    ax.set_axis_off()
+    # Room for four lines above, and for what they are on the left.
+    ax.set_xlim(-45, len(angles) * step)
+    ax.set_ylim(28, -42)
+    ax.text(-4, -3, "turned by\nread as\nplain\nlinearised", **_TEXT, ha="right")
+    for i, angle in enumerate(angles):
         best = each["plain"][i, one].argmax()
-        sure = each["linearised draws"][i, one, best], each["plain"][i, one, best]
-        _digit(ax, turned[i, one], f"{angles[i]}°\n{best}: {sure[1]:.2f}\n{sure[0]:.2f}")
+        sure = (each[name][i, one, best] for name in ("plain", "linearised draws"))
+        said = "\n".join([f"{angle}°", str(best), *(f"{p:.2f}" for p in sure)])
+        ax.text((i + 0.5) * step - 1, -3, said, **_TEXT, ha="center")
     left, right = below.subplots(1, 2)
     truth = np.mean(each["plain"].argmax(axis=2) == labels, axis=1)
     left.plot(angles, truth, color=INK, lw=1.6, label="accuracy")
@@ -105,17 +115,18 @@ def rotated(
     figure.savefig(path)
 
 
-def _telling(plain: np.ndarray, labels: np.ndarray) -> int:
-    """An image that is read rightly upright, and most surely wrongly later."""
+def _telling(plain: np.ndarray, linear: np.ndarray, labels: np.ndarray) -> int:
+    """The image, read rightly upright, of which draws are less sure than the plain network."""
     right = (plain[0].argmax(axis=1) == labels) & (plain[0].max(axis=1) > 0.95)
     wrong = plain.argmax(axis=2) != labels
-    return int(np.argmax(np.where(right, (plain.max(axis=2) * wrong).mean(axis=0), -1.0)))
+    gap = np.sum(wrong * (plain.max(axis=2) - linear.max(axis=2)), axis=0)
+    return int(np.argmax(np.where(right, gap, -1.0)))
 
 
 def _digit(ax: Axes, image: np.ndarray, title: str) -> None:
     ax.imshow(image, cmap="gray_r", vmin=0, vmax=1)
     ax.set_axis_off()
-    ax.set_title(title, fontsize=7, color=INK)
+    ax.set_title(title, fontsize=7, color=INK, pad=2)
 
 
 def _plain_axes(ax: Axes) -> None:

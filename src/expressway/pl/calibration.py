@@ -13,7 +13,7 @@ from . import _panels, _style
 # Bins of fewer observations are hollow: their accuracy is noise.
 _FEW = 10
 # Square points of the largest bin; others are smaller by the root of their share.
-_LARGEST = 60.0
+_LARGEST = 40.0
 _LEAST = 6.0
 
 
@@ -41,10 +41,10 @@ def calibration(scores: Mapping[str, Scores]) -> np.ndarray:
     left, right = _panels.grid(2, 2, (_panels.PAGE, 3.2), same_y=False)
     looks = {name: _panels.look(i) for i, name in enumerate(scores)}
     lowest = min(_draw(left, found, looks[name]) for name, found in scores.items())
-    edge = max(0.0, np.floor(10 * lowest - 0.5) / 10)
+    edge = max(0.0, np.floor(10 * min(lowest, 0.9) - 0.5) / 10)
     left.plot([0, 1], [0, 1], color=_style.INK, linewidth=0.5, zorder=1)
     left.set_xlim(edge, 1.02)
-    left.set_ylim(0 if edge < 0.3 else edge - 0.1, 1.02)
+    left.set_ylim(max(0.0, edge - 0.1), 1.02)
     _style.titles(left, "confidence", "accuracy")
     _table(right, scores)
     handles = [_panels.key(look, name, line=False) for name, look in looks.items()]
@@ -83,7 +83,7 @@ def _draw(ax: Axes, found: Scores, look: _panels.Look) -> float:
 def _table(ax: Axes, scores: Mapping[str, Scores]) -> None:
     """Write the scores, one row a prediction."""
     ax.axis("off")
-    names = [_panels.plain(_panels.shortened(name, 110, _panels.TITLE)) for name in scores]
+    names = [_panels.plain(_panels.shortened(name, 110.0, _panels.TITLE)) for name in scores]
     cells = [
         [
             f"{found.accuracy:.4f}",
@@ -96,14 +96,14 @@ def _table(ax: Axes, scores: Mapping[str, Scores]) -> None:
         cellText=cells,
         rowLabels=names,
         colLabels=["accuracy", "log-\nlikelihood", "calibration\nerror"],
-        bbox=[0.34, 0.3, 0.66, 0.13 * (len(cells) + 2)],  # pyright: ignore[reportArgumentType]
+        bbox=[0.36, 0.55 - 0.065 * (len(cells) + 2), 0.64, 0.12 * (len(cells) + 2)],  # pyright: ignore[reportArgumentType]
         cellLoc="right",
         rowLoc="left",
         edges="horizontal",
     )
     drawn.auto_set_font_size(False)
     drawn.set_fontsize(_panels.TITLE)
-    for (row, _), cell in drawn.get_celld().items():
+    for cell in drawn.get_celld().values():
         cell.set_linewidth(0.5)
         cell.set_edgecolor(_style.MUTED)
-        cell.set_height((2.0 if row == 0 else 1.0) * cell.get_height())
+        cell.set_text_props(color=_style.INK)
