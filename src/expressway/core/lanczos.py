@@ -299,7 +299,9 @@ def _block(
         ended = closed or full or degree >= limits.steps
         if ended or look is None or space.known >= LOOK * len(look.values):
             look = _look(space, inside)
-            if ended or np.all(look.bound <= limits.rtol) or look.rounding > limits.rtol:
+            # The condition is at least that of the Ritz values: more steps cannot help.
+            hopeless = rounding_of(operator.dtype, look.values[-1] / look.values[0]) > limits.rtol
+            if ended or hopeless or np.all(look.bound + look.rounding <= limits.rtol):
                 break
     found = Roots(
         space.combined(look.coefficients),
