@@ -46,6 +46,9 @@ def scaling(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     _style.logarithmic(ax, "x")
     _style.logarithmic(ax, "y")
     ax.margins(0.12)
+    # Whole powers of ten: numbers between them would crowd a short axis.
+    ends = np.log10(rows["seconds"].to_numpy(dtype=float))
+    ax.set_ylim(10 ** np.floor(ends.min() - 0.05), 10 ** np.ceil(ends.max() + 0.15))
     _proportional(ax)
     _style.titles(ax, "parameters", "seconds")
     if names != [None]:
