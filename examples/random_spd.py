@@ -16,8 +16,8 @@ numbers, condition near 10⁷. A lower bound on the spectrum of the first three 
 bound on the error is a certificate; of the last none is, and it is an estimate.
 
 It prints what tolerances of 1e-2, 1e-4 and 1e-8 cost, and writes random_spd.png (errors above, time
-below, against steps) and random_spd.csv to DIR. Half a minute on two idle cores; ``--n 200`` takes
-two seconds.
+below, against steps) and random_spd.csv to DIR. A minute on two cores; ``--n 200`` takes three
+seconds.
 """
 
 import argparse

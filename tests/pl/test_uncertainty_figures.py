@@ -42,7 +42,7 @@ def test_scaling_draws_each_method_with_its_slope():
     )
     ax = pl.scaling(table)
     np.testing.assert_array_equal(ax.lines[0].get_xdata(), size)
-    assert [text.get_text() for text in ax.texts] == ["1.00", "0.50"]
+    assert [text.get_text() for text in ax.texts] == ["slope 1.00", "slope 0.50"]
     assert ax.get_xscale() == ax.get_yscale() == "log"
     ax.figure.draw_without_rendering()
     assert len(pl.scaling(table.drop(columns="method").iloc[:1]).texts) == 0

@@ -11,7 +11,7 @@ from . import _panels, _style
 def scaling(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Axes with the seconds of something against the number of parameters, both logarithmic.
 
-    One line a method; the number at its end is the slope of a straight line through its points, 1
+    One line a method; at its end is the slope of a straight line through its points, 1
     where time is in proportion to size, as along the grey lines.
 
     Parameters
@@ -43,9 +43,12 @@ def scaling(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     for i, name in enumerate(names):
         part = rows if name is None else _panels.where(rows, "method", name)
         _draw(ax, part.sort_values("parameters"), _panels.look(i))
-    ax.set_xscale("log")
-    ax.set_yscale("log")
+    _style.logarithmic(ax, "x")
+    _style.logarithmic(ax, "y")
     ax.margins(0.12)
+    # Whole powers of ten: numbers between them would crowd a short axis.
+    ends = np.log10(rows["seconds"].to_numpy(dtype=float))
+    ax.set_ylim(10 ** np.floor(ends.min() - 0.05), 10 ** np.ceil(ends.max() + 0.15))
     _proportional(ax)
     _style.titles(ax, "parameters", "seconds")
     if names != [None]:
@@ -70,11 +73,11 @@ def _draw(ax: Axes, rows: pd.DataFrame, look: _panels.Look) -> None:
     if len(np.unique(x)) > 1:
         slope = np.polyfit(np.log(x), np.log(y), 1)[0]
         ax.annotate(
-            f"{slope:.2f}",
+            f"slope {slope:.2f}",
             (x[-1], y[-1]),
-            (4, 0),
+            (0, 6),
             textcoords="offset points",
-            va="center",
+            ha="right",
             fontsize=_panels.TICK,
             color=look.colour,
             annotation_clip=False,
