@@ -269,17 +269,22 @@ def _moved(
             "a supervised objective with a prior, or more memory (memory=, bytes)"
         )
         raise InputError(msg)
-    ahead = preconditioner(operator, key, memory)
+    ahead = preconditioner(operator, key, memory, n)
     found = conjugate.perturb_and_solve(operator, key, n, rtol, preconditioner=ahead)
     return _reached(found, ahead, rtol, chosen)
 
 
-def preconditioner(operator: Operator, key: Array, memory: float | int) -> Nystrom | None:
-    """Of rank as memory allows; None where no lower bound of the spectrum is proven."""
+def preconditioner(
+    operator: Operator, key: Array, memory: float | int, rows: int
+) -> Nystrom | None:
+    """Of rank as memory and the number of rows that it is for allow; None without a proven bound.
+
+    A rank costs a product, and saves each row some.
+    """
     if operator.lower is None:
         return None
     most = int(SHARE * memory / (operator.size * np.dtype(operator.dtype).itemsize))
-    return adapted(operator, jax.random.fold_in(key, 1), most=max(1, min(512, most)))
+    return adapted(operator, jax.random.fold_in(key, 1), most=max(1, min(512, rows, most)))
 
 
 def _reached(found: conjugate.Solved, ahead: Nystrom | None, rtol: float, method: str) -> Moved:
@@ -321,6 +326,6 @@ def _sandwich(
         bound = np.full(len(rows), factor.rounding)
         size = operator.size
         return Moved(rows.astype(operator.dtype), bound, True, size, size, "solve")
-    first = preconditioner(operator, jax.random.key(0), memory)
+    first = preconditioner(operator, jax.random.key(0), memory, len(ahead))
     found = conjugate.solve(operator, ahead, rtol, preconditioner=first)
     return _reached(found, first, rtol, "solve")

@@ -20,8 +20,7 @@ Eigenvalue Problems, section 6.4) gives ``T = V A V'`` and the approximation
   every later vector: none is taken on trust.
 
 Directions that are rounding are dropped, and a space that has closed gives what is then exact. The
-basis lies in the computer's memory (it may be larger than an accelerator's); products are made
-wherever the operator makes them.
+basis lies in the computer's memory; products are made wherever the operator makes them.
 """
 
 import functools
@@ -50,10 +49,8 @@ ROUNDING = (10.0, 0.5)
 STEP = 0.5
 # What the bound's norms, which are not analytic where they vanish, may cost the rule.
 MARGIN = 1.02
-# Bytes that the basis may take if nothing else is said.
-MEMORY = 2 << 30
-# Share of the tolerance that residuals of Ritz vectors may use up in later blocks.
-SHARE = 0.1
+MEMORY = 2 << 30  # bytes that the basis may take if nothing else is said
+SHARE = 0.1  # of the tolerance, that residuals of Ritz vectors may use up in later blocks
 # A direction below this multiple of eps and the norm of A is rounding: the space has closed.
 CLOSED = 100.0
 
@@ -300,7 +297,8 @@ def _block(
         if ended or look is None or space.known >= LOOK * len(look.values):
             look = _look(space, inside)
             # The condition is at least that of the Ritz values: more steps cannot help.
-            hopeless = rounding_of(operator.dtype, look.values[-1] / look.values[0]) > limits.rtol
+            least = rounding_of(operator.dtype, look.values[-1] / look.values[0])
+            hopeless = least > limits.rtol and limits.steps == np.inf
             if ended or hopeless or np.all(look.bound + look.rounding <= limits.rtol):
                 break
     found = Roots(

@@ -276,7 +276,7 @@ class _Inverse(NamedTuple):
             return cls(operator, factor, None, rtol, operator.size, norm)
         # Less than the products of a few outputs pay for no preconditioner.
         key = jax.random.key(0)
-        ahead = preconditioner(operator, key, float(MEMORY)) if count > 8 else None
+        ahead = preconditioner(operator, key, float(MEMORY), count) if count > 8 else None
         made = 0 if ahead is None else len(ahead.vectors)
         return cls(operator, None, ahead, rtol, made, np.nan)
 
