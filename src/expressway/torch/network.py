@@ -98,7 +98,7 @@ class Network:
         if isinstance(array, jax.Array) and (_on_cpu(array) or self.like.is_cuda):
             held = torch.from_dlpack(array.block_until_ready())
         elif isinstance(array, torch.Tensor):
-            held = array.detach()
+            held = array.detach()  # pyright: ignore[reportAttributeAccessIssue]
         else:
             held = torch.from_numpy(np.require(array, requirements=["C", "W"]))
         if held.dtype != self.like.dtype:
