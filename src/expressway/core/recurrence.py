@@ -171,7 +171,7 @@ def _parts(preconditioner: Nystrom, r: Any) -> tuple[Any, Any, Any]:
     root = along * ((values + damping) ** -0.5).astype(r.dtype)[None]
     scaled = root * ((values + damping) ** -0.5).astype(r.dtype)[None]
     z = rest * jnp.asarray(1 / damping, r.dtype) + scaled @ vectors
-    return z, rest, jnp.diagonal(root @ root.T)
+    return z, rest, jnp.sum(root * root, axis=1, dtype=jnp.float64)
 
 
 def weighed(preconditioner: Nystrom | None, r: Any) -> tuple[Any, np.ndarray, np.ndarray]:
