@@ -252,7 +252,7 @@ def test_intervals_are_those_of_the_normal_distribution():
         ({"kind": "sandwich"}, "pass its cohort"),
         ({"clusters": DONOR}, "clusters matter to kind 'sandwich' only"),
         ({"kind": "sandwich", "cohort": "short"}, "the fit is of 16 samples x 150 genes"),
-        ({"kind": "sandwich", "cohort": "own", "clusters": DONOR[:3]}, "clusters of 3 samples"),
+        ({"kind": "sandwich", "cohort": "own", "clusters": DONOR[:3]}, "3 cluster labels for"),
         ({"kind": "sandwich", "cohort": "own", "clusters": DONOR[[0] * N]}, "in one cluster"),
         ({"genes": np.array([150])}, "indices from 0 to 149"),
     ],

@@ -1,8 +1,7 @@
 """``A^(-1/2) z`` for many z at once, from products with A alone: block Lanczos with an error bound.
 
-A basis V of the block Krylov space of z (Saad 2011, Numerical Methods for Large
-Eigenvalue Problems, section 6.4) gives ``T = V A V'`` and the approximation
-``x = V' T^(-1/2) V z``. What it costs is decided by
+A basis V of the block Krylov space of z (Saad 2011, Numerical Methods for Large Eigenvalue
+Problems, section 6.4) gives ``T = V A V'`` and ``x = V' T^(-1/2) V z``. What it costs is decided by
 
 - **full re-orthogonalisation**: without it a cluster of small eigenvalues, the shape of every
   network's information, is found again and again (Paige 1980);

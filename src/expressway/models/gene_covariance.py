@@ -25,6 +25,7 @@ from expressway._errors import InputError
 from expressway._types import Array, Bool, Float, Int
 from expressway.core.arrow import Wide
 from expressway.core.cohort import Cohort, Pooled, compiled, rows_of
+from expressway.core.draws import numbered
 from expressway.core.lowrank import LowRank
 
 from . import influence
@@ -126,7 +127,7 @@ def _deseq(
     else:
         rows = _rows(cohort, kind, len(gene.beta), fit.samples)
         of_all = np.full((len(gene.beta), center.shape[1], center.shape[1]), np.nan)
-        labels = _labels(clusters, fit.samples)
+        labels = None if clusters is None else numbered(clusters, fit.samples)
         wanted = np.zeros(len(gene.beta), bool)
         wanted[some] = True
         for part in influence.parts(fit, rows)[0]:
@@ -176,7 +177,7 @@ def _likelihood(
     inverted, sure = inverse(information, moves)
     if kind == "sandwich":
         rows = _rows(cohort, kind, len(fit.beta))
-        labels = _labels(clusters, rows.rows.x.shape[0])
+        labels = None if clusters is None else numbered(clusters, rows.rows.x.shape[0])
         rows = _grouped(rows, labels)
         shared = (_numbers(labels),)
         middle = rows.collect(compiled(unclipped), theta, shared=shared, genes=at).middle
@@ -279,29 +280,6 @@ def _rows(cohort: Cohort | None, kind: str, genes: int, count: int | None = None
         )
         raise InputError(msg)
     return cohort
-
-
-def _labels(clusters: Array | None, n: int) -> Int[np.ndarray, "n"] | None:
-    """Number of each sample's cluster.
-
-    Raises
-    ------
-    InputError
-        They are not one a sample, or all the same.
-    """
-    if clusters is None:
-        return None
-    if len(clusters) != n:
-        msg = f"clusters of {len(clusters)} samples for a fit of {n}; give each sample one"
-        raise InputError(msg)
-    names, number = np.unique(np.asarray(clusters), return_inverse=True)
-    if len(names) < 2:
-        msg = (
-            f"all {n} samples are in one cluster; errors need at least two: leave clusters out if "
-            "samples are independent"
-        )
-        raise InputError(msg)
-    return number.reshape(n)
 
 
 def _numbers(labels: Int[np.ndarray, "n"] | None) -> Float[np.ndarray, "m"]:
