@@ -1,9 +1,11 @@
-"""Nested designs: a smaller one whose columns are combinations of a larger one's."""
+"""Nested designs, and designs in other coordinates: columns that are combinations of another's."""
 
 import numpy as np
 
 from expressway._errors import InputError
-from expressway._types import Float
+from expressway._types import Array, Float
+
+from .cohort import Samples
 
 # What is left of a column of length one outside the span of others: below this it is rounding.
 OUTSIDE = 1e-9
@@ -40,6 +42,27 @@ def basis(
         )
         raise InputError(msg)
     return larger @ np.linalg.qr(larger.T @ smaller, mode="complete")[0]
+
+
+def projected(matrix: Float[Array, "p q"], s: Samples) -> dict[str, Array]:
+    """Design of each row times a matrix: a nested design (q < p), or the same in coordinates B⁻¹b.
+
+    To be given to `Cohort.map`.
+    """
+    return {"x": s.x @ matrix}
+
+
+def without(contrast: Float[np.ndarray, "p"]) -> Float[np.ndarray, "p q"]:
+    """Matrix of the design in which ``c'b = 0``: an orthonormal basis of such b, q = p - 1."""
+    return np.linalg.svd(contrast[None])[2][1:].T
+
+
+def leading(contrast: Float[np.ndarray, "p"]) -> Float[np.ndarray, "p p"]:
+    """Matrix B of coordinates in which a contrast is the first coefficient.
+
+    With N of `without`, coefficients of ``x B`` are ``(c'b, N'b)`` and ``b = B (c'b, N'b)``.
+    """
+    return np.column_stack([contrast / (contrast @ contrast), without(contrast)])
 
 
 def _scaled(x: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "n p"]:

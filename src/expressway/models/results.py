@@ -29,10 +29,19 @@ class Takers(NamedTuple):
     columns: Float[np.ndarray, "p"]
 
 
+class Other(NamedTuple):
+    """A test of every gene other than Wald's: of nested designs, say."""
+
+    stat: Float[np.ndarray, "g"]
+    p_value: Float[np.ndarray, "g"]
+    """NaN where there is none."""
+
+
 class Results(NamedTuple):
-    """Wald test of a contrast for every gene."""
+    """Test of every gene, and a contrast of it."""
 
     wald: Wald
+    """Fold change and standard error are of the contrast, statistic and p-value of the test."""
     adjusted: Adjusted
     status: Array
 
@@ -41,8 +50,9 @@ def results(
     fit: DESeqFit,
     contrast: Float[np.ndarray, "p"],
     takers: Takers,
+    other: Other | None = None,
 ) -> Results:
-    """Wald tests with Cook's filter, independent filtering and adjusted p-values.
+    """Tests with Cook's filter, independent filtering and adjusted p-values.
 
     Parameters
     ----------
@@ -54,12 +64,17 @@ def results(
         Samples that take part: a gene without counts in any has fold change 0 and p = 1 (DESeq2
         R/results.R, contrastAllZero). It has none when ``(constant + x columns)²`` adds up to 0
         over its samples with a count.
+    other
+        The test, if it is not Wald's of the contrast.
     """
     marks = np.append(takers.constant, takers.columns)
     positive = fit.gene.positive
     size = linear.quadratic(jax.tree.map(np.abs, positive), np.abs(marks))
     no_counts = _nothing(linear.quadratic(positive, marks), size) & (fit.gene.base_mean > 0)
-    test = _ruled(fit, wald(fit.gene.beta, fit.gene.covariance, contrast), no_counts)
+    test = wald(fit.gene.beta, fit.gene.covariance, contrast)
+    if other is not None:
+        test = test._replace(stat=other.stat, p_value=other.p_value)
+    test = _ruled(fit, test, no_counts)
     adjusted = _adjusting(fit)(test.p_value)
     return Results(test, adjusted, statuses(fit, contrast, no_counts, adjusted))
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from expressway._types import Int
 from expressway.core.cohort import Ask
+from expressway.core.nested import projected
 
 from .protocol import AbstractSite, Asked, Request, check, fields, shapes, size
 
@@ -173,7 +174,8 @@ class Federation:
             self._ledger.send(site.name, (args, shared, genes))
         changed = [site.changed(fn.__name__, args, shared, genes) for site in self._sites]
         count = self._genes if genes is None else len(genes)
-        return Federation(changed, count, self._coefficients, self._ledger)
+        p = shared[0].shape[1] if fn is projected else self._coefficients
+        return Federation(changed, count, p, self._ledger)
 
     def collect(
         self,

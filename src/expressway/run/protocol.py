@@ -14,6 +14,7 @@ import numpy as np
 from expressway._errors import InputError
 from expressway._types import Int
 from expressway.core.cohort import Ask, Pooled, samples
+from expressway.core.nested import projected
 from expressway.core.order import below
 from expressway.models import deseq, moments, nb, outliers, profile, size_factors
 
@@ -33,7 +34,7 @@ STATISTICS = (
     outliers.flags,
     deseq.counts,
 )
-CHANGES = (size_factors.normalise, size_factors.shifted, outliers.replaced)
+CHANGES = (size_factors.normalise, size_factors.shifted, outliers.replaced, projected)
 
 _STATISTIC = {statistic.__name__: statistic for statistic in STATISTICS}
 _CHANGE = {change.__name__: change for change in CHANGES}
