@@ -19,22 +19,35 @@ from expressway.models import deseq, gene_ranks, leave_out, results, survival
 from expressway.models import influence as influences
 from expressway.models.gene_covariance import Normal
 from expressway.models.size_factors import Method
+from expressway.models.wald import NONE, Threshold
 
 logger = logging.getLogger(__name__)
 
 
+def takers(wanted: Contrast) -> results.Takers:
+    """The samples that a contrast compares."""
+    return results.Takers(wanted.constant, wanted.members, wanted.squares)
+
+
 def test(
-    fit: deseq.DESeqFit, wanted: Contrast, genes: pd.Index
+    fit: deseq.DESeqFit,
+    wanted: Contrast,
+    genes: pd.Index,
+    threshold: Threshold = NONE,  # noqa: PT028 (not pytest's)
 ) -> tuple[pd.DataFrame, results.Results]:
     """Table of a contrast, and what else was found of it."""
-    takers = results.Takers(wanted.constant, wanted.members)
-    found = results.results(fit, wanted.vector, takers)
+    found = results.results(fit, wanted.vector, takers(wanted), threshold=threshold)
     return io.results_table(fit, found, genes), found
 
 
-def tests(fit: deseq.DESeqFit, wanted: io.Differences, genes: pd.Index) -> anndata.AnnData:
+def tests(
+    fit: deseq.DESeqFit,
+    wanted: io.Differences,
+    genes: pd.Index,
+    threshold: Threshold = NONE,  # noqa: PT028 (not pytest's)
+) -> anndata.AnnData:
     """Many contrasts of one fit, contrasts × genes."""
-    found = results.many(fit, results.Differences(wanted.vectors, wanted.marks))
+    found = results.many(fit, results.Differences(wanted.vectors, wanted.marks), threshold)
     return io.contrasts_table(fit, found, wanted, genes)
 
 
@@ -48,6 +61,8 @@ def influence(
 ) -> io.Influences:
     """Change of a contrast without each sample, and what becomes of the calls.
 
+    Calls are those of the Wald test of no change, without any threshold of fold changes.
+
     Raises
     ------
     InputError
@@ -59,7 +74,7 @@ def influence(
     fn = {"conditional": influences.conditional, "pipeline": influences.pipeline}[kind]
     again = {"conditional": leave_out.conditional, "pipeline": leave_out.pipeline}[kind]
     contrast = wanted.vector[None]
-    found = results.results(fit, wanted.vector, results.Takers(wanted.constant, wanted.members))
+    found = results.results(fit, wanted.vector, takers(wanted))
     moves = fn(fit, cohort, contrast)
     test, called = found.wald, found.adjusted.p_adj < fit.settings.alpha
     limit = survival.cut(test.p_value, found.adjusted.p_adj, fit.settings.alpha)
@@ -86,7 +101,7 @@ def intervals(
     genes: pd.Index,
 ) -> pd.DataFrame:
     """Intervals of a contrast and of the genes' ranks, among those with an adjusted p-value."""
-    found = results.results(fit, wanted.vector, results.Takers(wanted.constant, wanted.members))
+    found = results.results(fit, wanted.vector, takers(wanted))
     nothing = found.status == "no_counts"  # fold change 0 by rule; nothing is known of it
     estimate, se = (np.where(nothing, np.nan, part) for part in gene_ranks.along(of, wanted.vector))
     ends = gene_ranks.intervals(estimate, se, choices.level)

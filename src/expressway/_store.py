@@ -137,7 +137,12 @@ def store_results(
 ) -> None:
     """Put the table of a contrast into an AnnData, in place of an earlier one."""
     adata.varm[key] = table.copy()
-    adata.uns[key] |= {"contrast": name, "filter_threshold": found.adjusted.threshold}
+    adata.uns[key] |= {
+        "contrast": name,
+        "filter_threshold": found.adjusted.threshold,
+        "lfc_threshold": float(found.threshold.value),
+        "alternative": found.threshold.alternative,
+    }
 
 
 def store_samples(adata: anndata.AnnData, key: str, rows: Samples) -> None:

@@ -8,6 +8,7 @@ from .contrast import Contrast as Contrast
 from .contrast import Differences as Differences
 from .contrast import contrast as contrast
 from .contrast import differences as differences
+from .contrast_text import parse_group as parse_group
 from .design import Design as Design
 from .design import design as design
 from .load import WORKING as WORKING

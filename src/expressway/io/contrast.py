@@ -3,20 +3,24 @@
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from typing import NamedTuple
+from typing import Any, TypeGuard
 
-import formulaic
 import numpy as np
 from scipy import sparse
 
 from expressway._errors import InputError
 from expressway._types import Float
+from expressway.models.results import Squares
 
+from .averages import averages
+from .blocks import Block, blocks, mean_row, rows, taking_part
+from .contrast_text import Group, group_text
 from .design import Design, weighted_sum
-from .factors import CodedFactor, coded_factors
+from .factors import check_levels, coded_factors
 
-ContrastSpec = str | Sequence[str | float | int] | np.ndarray
+Names = tuple[Sequence[str], Sequence[str]]
+Groups = tuple[Group, Group]
+ContrastSpec = str | Sequence[str | float | int] | np.ndarray | Names | Groups
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,16 @@ class Contrast:
     ----------
     name
         As one reads it: `dex trt vs untrt`.
+    squares
+        Which samples take part where one sum of columns does not tell; every sample by
+        `constant` and `members` then.
     """
 
     name: str
     vector: Float[np.ndarray, " p"]
     constant: float
     members: Float[np.ndarray, " p"]
+    squares: Squares | None = None
 
 
 @dataclass(frozen=True)
@@ -59,27 +67,8 @@ class Differences:
     marks: sparse.csr_matrix
 
 
-class _Coded(NamedTuple):
-    """A factor within a block of columns: in full (a column a level) or less the reference."""
-
-    factor: CodedFactor
-    full: bool
-
-    @property
-    def code(self) -> Float[np.ndarray, "k c"]:
-        return np.eye(len(self.factor.levels)) if self.full else self.factor.code
-
-
-class _Block(NamedTuple):
-    """Neighbouring columns of a design: the products of some factors' codes, first one fastest."""
-
-    columns: slice
-    coded: tuple[_Coded, ...]
-    scale: float
-
-
 def contrast(design: Design, spec: ContrastSpec | None = None) -> Contrast:
-    """Return the contrast that a user names, in one of four ways.
+    """Return the contrast that a user names, in one of six ways.
 
     Parameters
     ----------
@@ -91,19 +80,32 @@ def contrast(design: Design, spec: ContrastSpec | None = None) -> Contrast:
           `strainmut.minute180`. All samples take part.
         - A weight for each coefficient. With weights of both signs the samples take part whose
           design row, summed where the weights are not zero, is not zero; otherwise all do.
+        - A pair of lists of coefficients: the sum of the first ones minus that of the others,
+          either may be empty. Samples take part as for these weights (DESeq2's
+          `contrast=list(c("a", "b"), "c")`).
+        - A pair of groups, each a mapping of factors to a level or several: the mean of the first
+          over all combinations of levels that it allows minus that of the second, each
+          combination weighing the same (of factors not named all levels, covariates in
+          interactions at 0). `{}` is the grand mean. Samples of either group take part; all of
+          them where the design's columns do not tell (three factors without interactions, say).
         - None: the last coefficient; of a design without intercept and interactions that ends
           in a factor, its last level against its reference.
 
     Raises
     ------
     InputError
-        A factor, level or coefficient that does not exist, the same level twice, weights that
-        are not p finite numbers or all zero.
+        A factor, level or coefficient that does not exist, the same level or coefficient twice,
+        weights that are not p finite numbers or all zero, lists that are both empty, groups with
+        the same mean.
     """
     if spec is None:
         spec = _default(design)
     if isinstance(spec, str):
         return _coefficient(design, spec)
+    if _are_groups(spec):
+        return _averages(design, *spec)
+    if _are_names(spec):
+        return _lists(design, *spec)
     if len(spec) == 3 and isinstance(spec[0], str):
         factor, level, reference = map(str, spec)
         return _difference(design, factor, level, reference)
@@ -119,29 +121,79 @@ def _default(design: Design) -> str | tuple[str, str, str]:
     return (last.column, levels[-1], levels[0])
 
 
+def _are_groups(spec: Any) -> TypeGuard[Groups]:
+    return len(spec) == 2 and all(isinstance(part, Mapping) for part in spec)
+
+
+def _are_names(spec: Any) -> TypeGuard[Names]:
+    return len(spec) == 2 and all(
+        isinstance(part, Sequence)
+        and not isinstance(part, str)
+        and all(isinstance(name, str) for name in part)
+        for part in spec
+    )
+
+
 def _coefficient(design: Design, name: str) -> Contrast:
-    # Its own spelling first: a thousand levels have a million others.
-    spellings = {name: k for k, name in enumerate(design.names)}
-    spellings = spellings if name in spellings else _spellings(design)
-    if name not in spellings:
-        message = f"no coefficient is named {name}; there are {', '.join(design.names)}"
-        raise InputError(message)
-    index = spellings[name]
+    [index] = _indices(design, [name])
     p = len(design.names)
     return Contrast(_readable(design, index), np.eye(p)[index], 1.0, np.zeros(p))
 
 
+def _indices(design: Design, names: Sequence[str]) -> list[int]:
+    """Return the places of coefficients."""
+    # Their own spelling first: a thousand levels have a million others.
+    spellings = {name: k for k, name in enumerate(design.names)}
+    spellings = spellings if set(names) <= spellings.keys() else _spellings(design)
+    for name in names:
+        if name not in spellings:
+            message = f"no coefficient is named {name}; there are {', '.join(design.names)}"
+            raise InputError(message)
+    return [spellings[name] for name in names]
+
+
+def _lists(design: Design, plus: Sequence[str], minus: Sequence[str]) -> Contrast:
+    indices = _indices(design, [*plus, *minus])
+    if not indices:
+        message = (
+            "a contrast of two lists of coefficients names none; give at least one of "
+            f"{', '.join(design.names)}"
+        )
+        raise InputError(message)
+    if len(set(indices)) < len(indices):
+        twice = next(index for index in indices if indices.count(index) > 1)
+        message = (
+            f"contrast of lists: coefficient {design.names[twice]} is named twice; name it once, "
+            "or give one weight a coefficient"
+        )
+        raise InputError(message)
+    if len(plus) == 1 and not minus:
+        return _coefficient(design, plus[0])
+    vector = np.zeros(len(design.names))
+    vector[indices] = [1.0] * len(plus) + [-1.0] * len(minus)
+    return _weights(design, vector)
+
+
+def _averages(design: Design, first: Group, second: Group) -> Contrast:
+    vector, marks, squares = averages(design, first, second)
+    name = f"{group_text(first)} vs {group_text(second)}"
+    return Contrast(name, vector, float(marks[0]), marks[1:], squares)
+
+
 def _difference(design: Design, factor: str, level: str, reference: str) -> Contrast:
-    _check_levels(design, factor, (level, reference))
+    check_levels(design.formula, design.levels, factor, (level, reference))
     if level == reference:
         message = f"contrast of {factor}: level {level} is given twice; give two levels"
         raise InputError(message)
-    blocks, p = _blocks(design.spec), len(design.names)
-    vector = _row(blocks, p, {factor: level}) - _row(blocks, p, {factor: reference})
-    _refuse_nothing(design, factor, vector)
-    constant, members = _taking_part(blocks, p, factor, [{level, reference}])
+    found, p = blocks(design.spec), len(design.names)
+    at, base = (
+        mean_row(found, p, lambda f, of=one: [of if f.column == factor else f.reference])
+        for one in (level, reference)
+    )
+    _refuse_nothing(design, factor, at - base)
+    constant, members = _members(found, p, factor, [{level, reference}])
     name = f"{factor} {level} vs {reference}"
-    return Contrast(name, vector, float(constant[0]), members[0])
+    return Contrast(name, at - base, float(constant[0]), members[0])
 
 
 def differences(
@@ -164,20 +216,21 @@ def differences(
     InputError
         As for `contrast`, or no level is left.
     """
-    _check_levels(design, factor, () if reference is None else (reference,))
+    check_levels(design.formula, design.levels, factor, () if reference is None else (reference,))
     reference = design.levels[factor][0] if reference is None else reference
     if levels is None:
         levels = [level for level in design.levels[factor] if level != reference]
     levels = list(dict.fromkeys(map(str, levels)))
-    _check_levels(design, factor, levels)
+    check_levels(design.formula, design.levels, factor, levels)
     if not levels or reference in levels:
         message = f"contrasts of {factor} to {reference}: give levels other than {reference}"
         raise InputError(message)
-    blocks, p = _blocks(design.spec), len(design.names)
-    rows = _rows(blocks, p, factor, [*levels, reference])
-    vectors = rows[:-1] - rows[-1]
+    found, p = blocks(design.spec), len(design.names)
+    every = [*levels, reference]
+    coded = rows(found, p, factor, every)
+    vectors = coded[:-1] - coded[-1]
     _refuse_nothing(design, factor, vectors)
-    constant, members = _taking_part(blocks, p, factor, [{level} for level in [*levels, reference]])
+    constant, members = _members(found, p, factor, [{level} for level in every])
     return Differences(
         tuple(f"{factor} {level} vs {reference}" for level in levels),
         tuple(levels),
@@ -186,19 +239,12 @@ def differences(
     )
 
 
-def _check_levels(design: Design, factor: str, levels: Sequence[str]) -> None:
-    if factor not in design.levels:
-        message = (
-            f"{factor} is not a factor of the design {design.formula}, whose factors are "
-            f"{', '.join(design.levels) or 'none'}; of a covariate, name the coefficient"
-        )
-        raise InputError(message)
-    for wanted in levels:
-        if wanted not in design.levels[factor]:
-            message = (
-                f"factor {factor} has no level {wanted}; it has {', '.join(design.levels[factor])}"
-            )
-            raise InputError(message)
+def _members(
+    of: Sequence[Block], p: int, factor: str, wanted: Sequence[Collection[str]]
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, "k p"]]:
+    """Return what `blocks.taking_part` does, every sample where no columns tell."""
+    found = taking_part(of, p, factor, wanted)
+    return (np.ones(len(wanted)), np.zeros((len(wanted), p))) if found is None else found
 
 
 def _refuse_nothing(design: Design, factor: str, vectors: np.ndarray) -> None:
@@ -210,14 +256,15 @@ def _refuse_nothing(design: Design, factor: str, vectors: np.ndarray) -> None:
         raise InputError(message)
 
 
-def _weights(design: Design, spec: Sequence[str | float | int] | np.ndarray) -> Contrast:
+def _weights(design: Design, spec: Any) -> Contrast:
     p = len(design.names)
     try:
         vector = np.asarray(spec, dtype=float)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         message = (
             f"contrast {spec} is neither (factor, level, reference level), nor the name of a "
-            f"coefficient, nor {p} numbers"
+            f"coefficient, nor {p} numbers, nor a pair of lists of coefficients or of mappings of "
+            "factors to levels"
         )
         raise InputError(message) from error
     if vector.shape != (p,) or not np.isfinite(vector).all() or not vector.any():
@@ -262,93 +309,3 @@ def _readable(design: Design, index: int) -> str:
             if name == f"{expression}[T.{level}]":
                 return f"{factor.column} {level} vs {factor.reference}"
     return name
-
-
-def _blocks(spec: formulaic.ModelSpec) -> list[_Block]:
-    """Return the blocks of columns that are made of factors alone, the intercept among them."""
-    factors = coded_factors(spec)
-    blocks, start = [], 0
-    for term in spec.structure or ():
-        stop = start + len(term.columns)
-        for scoped in term.scoped_terms:
-            if not all(part.factor.expr in factors for part in scoped.factors):
-                break
-            coded = tuple(
-                _Coded(factors[part.factor.expr], not part.reduced) for part in scoped.factors
-            )
-            width = int(np.prod([part.code.shape[1] for part in coded]))
-            blocks.append(_Block(slice(start, start + width), coded, scoped.scale))
-            start += width
-        start = stop
-    return blocks
-
-
-def _product(vectors: Sequence[np.ndarray]) -> np.ndarray:
-    """Return all products of one entry a vector, the first vector's fastest."""
-    return reduce(lambda product, vector: np.kron(vector, product), vectors, np.ones(1))
-
-
-def _row(blocks: Sequence[_Block], p: int, levels: Mapping[str, str]) -> Float[np.ndarray, " p"]:
-    """Return the design row at `levels`, other factors at their reference, covariates at 0."""
-    row = np.zeros(p)
-    for block in blocks:
-        codes = []
-        for factor, code in ((part.factor, part.code) for part in block.coded):
-            level = levels.get(factor.column, factor.reference)
-            codes.append(code[factor.levels.index(level)])
-        row[block.columns] = block.scale * _product(codes)
-    return row
-
-
-def _rows(
-    blocks: Sequence[_Block], p: int, factor: str, levels: Sequence[str]
-) -> Float[np.ndarray, "k p"]:
-    """Return what `_row` does for each level of a factor, in columns that code it; 0 in others."""
-    rows = np.zeros((len(levels), p))
-    for block in blocks:
-        parts = [(part.factor, part.code) for part in block.coded]
-        if all(coded.column != factor for coded, _ in parts):
-            continue
-        for row, wanted in zip(rows, levels, strict=True):
-            at = [wanted if coded.column == factor else coded.reference for coded, _ in parts]
-            codes = [code[f.levels.index(a)] for (f, code), a in zip(parts, at, strict=True)]
-            row[block.columns] = block.scale * _product(codes)
-    return rows
-
-
-def _taking_part(
-    blocks: Sequence[_Block], p: int, factor: str, wanted: Sequence[Collection[str]]
-) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, "k p"]]:
-    """Return `constant` and `members` that mark the samples whose `factor` is at wanted levels.
-
-    They are read from columns that code `factor`, summed over all levels of any other factor in
-    them: `1 - (the other levels)` where the base level is meant. A factor without such columns
-    (a hand-made contrast coding) lets every sample take part.
-    """
-    members = np.zeros((len(wanted), p))
-    for block in blocks:
-        own = [part for part in block.coded if part.factor.column == factor]
-        others = [part for part in block.coded if part.factor.column != factor]
-        if len(own) != 1 or not all(part.full for part in others):
-            continue
-        place = {level: i for i, level in enumerate(own[0].factor.levels)}
-        among = np.zeros((len(place), len(wanted)))
-        for column, levels in enumerate(wanted):
-            among[[place[level] for level in levels], column] = 1.0
-        code = own[0].code
-        if own[0].full:
-            constant, weights = np.zeros(len(wanted)), among
-        elif code.shape[1] == len(place) - 1:
-            basis = np.column_stack([np.ones(len(place)), code])
-            constant, *weights = np.linalg.solve(basis, among)
-        else:
-            continue
-        widths = [part.code.shape[1] for part in block.coded]
-        for row, weight in zip(members, np.transpose(weights), strict=True):
-            summed = [
-                weight if part is own[0] else np.ones(width)
-                for part, width in zip(block.coded, widths, strict=True)
-            ]
-            row[block.columns] = _product(summed) / block.scale
-        return constant, members
-    return np.ones(len(wanted)), members

@@ -1,5 +1,6 @@
 """Factors: the levels of a table's columns, and how a design codes them."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import formulaic
@@ -91,6 +92,33 @@ def coded_factors(spec: formulaic.ModelSpec) -> dict[str, CodedFactor]:
                 code=code,
             )
     return found
+
+
+def check_levels(
+    formula: str, levels: Mapping[str, Sequence[str]], factor: str, wanted: Sequence[str]
+) -> None:
+    """Refuse levels that a design's factor does not have, or the factor.
+
+    Parameters
+    ----------
+    levels
+        Of each factor of the design.
+
+    Raises
+    ------
+    InputError
+        One does not exist.
+    """
+    if factor not in levels:
+        message = (
+            f"{factor} is not a factor of the design {formula}, whose factors are "
+            f"{', '.join(levels) or 'none'}; of a covariate, name the coefficient"
+        )
+        raise InputError(message)
+    for level in wanted:
+        if level not in levels[factor]:
+            message = f"factor {factor} has no level {level}; it has {', '.join(levels[factor])}"
+            raise InputError(message)
 
 
 def _is_numeral(level: object) -> bool:

@@ -25,8 +25,9 @@ def results_table(fit: DESeqFit, results: Results, genes: pd.Index) -> pd.DataFr
     """One row a gene: what was found for one contrast.
 
     ``base_mean`` is the mean of normalised counts; fold change and standard error are log2;
-    ``stat`` is their ratio; ``p_adj`` Benjamini-Hochberg after independent filtering; ``status``
-    says why a number is missing or doubtful (`models.status.MEANINGS`).
+    ``stat`` is their ratio, or as `models.wald.against` has it; ``p_adj`` Benjamini-Hochberg after
+    independent filtering; ``status`` says why a number is missing or doubtful
+    (`models.status.MEANINGS`).
     """
     return pd.DataFrame(
         {
@@ -49,7 +50,8 @@ def contrasts_table(
     """Contrasts × genes: the columns of `results_table` as layers, and what is true of a contrast.
 
     ``obs``: level, tested (genes with an adjusted p-value), up and down (those below alpha of the
-    fit's settings) and filter_threshold. ``layers["status"]`` holds places in ``uns["status"]``.
+    fit's settings) and filter_threshold. ``layers["status"]`` holds places in ``uns["status"]``;
+    ``uns`` also has what was tested: lfc_threshold (log2) and alternative.
     """
     called = found.p_adj < fit.settings.alpha
     change = found.wald.log2_fold_change
@@ -73,7 +75,11 @@ def contrasts_table(
         obs=pd.DataFrame(contrasts, index=pd.Index(wanted.names, name="contrast")),
         var=pd.DataFrame(var, index=pd.Index(genes, name="gene")),
         layers=layers,
-        uns={"status": list(MEANINGS)},
+        uns={
+            "status": list(MEANINGS),
+            "lfc_threshold": float(found.tested.value),
+            "alternative": found.tested.alternative,
+        },
     )
 
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from scipy import sparse
 
+from expressway._errors import InputError
 from expressway._types import Array, Bool, Float, Int
 from expressway.core import linear
 from expressway.core.cohort import blocks, each, rows_of
@@ -14,7 +15,7 @@ from expressway.core.cohort import blocks, each, rows_of
 from .deseq import DESeqFit
 from .multiple_testing import Adjusted, benjamini_hochberg, ladder, on_ladder
 from .status import codes, statuses, touches
-from .wald import Wald, of, wald
+from .wald import NONE, Threshold, Wald, against, of, wald
 
 # Sums of rounded terms of both signs: their number times 2e-16, and some.
 ROUNDING = 1e-12
@@ -22,11 +23,24 @@ ROUNDING = 1e-12
 BLOCK = 256
 
 
+class Squares(NamedTuple):
+    """Which samples a contrast compares: ``sum sign ((1, x) marks)²`` is 0 for all others.
+
+    It is positive for those it compares. So products of columns can tell them, of factors that
+    have no interaction, and still all that is needed is sums over samples.
+    """
+
+    sign: Float[np.ndarray, "m"]
+    marks: Float[np.ndarray, "m q"]
+
+
 class Takers(NamedTuple):
     """Which samples a contrast compares: those with ``|constant + x columns| > 1e-9``."""
 
     constant: float
     columns: Float[np.ndarray, "p"]
+    squares: Squares | None = None
+    """What tells them instead."""
 
 
 class Other(NamedTuple):
@@ -44,6 +58,7 @@ class Results(NamedTuple):
     """Fold change and standard error are of the contrast, statistic and p-value of the test."""
     adjusted: Adjusted
     status: Array
+    threshold: Threshold = NONE
 
 
 def results(
@@ -51,6 +66,7 @@ def results(
     contrast: Float[np.ndarray, "p"],
     takers: Takers,
     other: Other | None = None,
+    threshold: Threshold = NONE,
 ) -> Results:
     """Tests with Cook's filter, independent filtering and adjusted p-values.
 
@@ -62,21 +78,45 @@ def results(
         Weight of each coefficient.
     takers
         Samples that take part: a gene without counts in any has fold change 0 and p = 1 (DESeq2
-        R/results.R, contrastAllZero). It has none when ``(constant + x columns)²`` adds up to 0
-        over its samples with a count.
+        R/results.R, contrastAllZero), or under a threshold the p of 0 beside its standard error.
+        It has none when ``(constant + x columns)²`` adds up to 0 over its samples with a count.
     other
         The test, if it is not Wald's of the contrast.
+    threshold
+        Of log2 fold changes, and what is claimed of them.
+
+    Raises
+    ------
+    InputError
+        Another test and a threshold.
     """
-    marks = np.append(takers.constant, takers.columns)
-    positive = fit.gene.positive
-    size = linear.quadratic(jax.tree.map(np.abs, positive), np.abs(marks))
-    no_counts = _nothing(linear.quadratic(positive, marks), size) & (fit.gene.base_mean > 0)
+    no_counts = _empty(fit, takers)
     test = wald(fit.gene.beta, fit.gene.covariance, contrast)
     if other is not None:
+        if threshold != NONE:
+            msg = (
+                f"thresholds are of Wald tests: {threshold.alternative} {threshold.value:g} cannot "
+                "be asked of this one; leave the threshold out, or test by Wald's"
+            )
+            raise InputError(msg)
         test = test._replace(stat=other.stat, p_value=other.p_value)
-    test = _ruled(fit, test, no_counts)
+    test = _ruled(fit, test, no_counts, threshold)
     adjusted = _adjusting(fit)(test.p_value)
-    return Results(test, adjusted, statuses(fit, contrast, no_counts, adjusted))
+    return Results(test, adjusted, statuses(fit, contrast, no_counts, adjusted), threshold)
+
+
+def _empty(fit: DESeqFit, takers: Takers) -> Bool[np.ndarray, "g"]:
+    """Genes with counts, but none in the samples that a contrast compares."""
+    positive = fit.gene.positive
+    if takers.squares is None:
+        marks = np.append(takers.constant, takers.columns)
+        inside = linear.quadratic(positive, marks)
+        size = linear.quadratic(jax.tree.map(np.abs, positive), np.abs(marks))
+    else:
+        sign, marks = takers.squares.sign, sparse.csr_matrix(takers.squares.marks)
+        inside = sign @ linear.quadratics(positive, marks)
+        size = np.abs(sign) @ linear.quadratics(jax.tree.map(np.abs, positive), abs(marks))
+    return _nothing(inside, size) & (fit.gene.base_mean > 0)
 
 
 class Differences(NamedTuple):
@@ -97,9 +137,11 @@ class Many(NamedTuple):
     """Mean of normalised counts below which genes were filtered."""
     status: Int[np.ndarray, "q g"]
     """Place in `MEANINGS`."""
+    tested: Threshold = NONE
+    """Of the fold changes."""
 
 
-def many(fit: DESeqFit, wanted: Differences) -> Many:
+def many(fit: DESeqFit, wanted: Differences, tested: Threshold = NONE) -> Many:
     """What `results` finds for each of many contrasts, in one pass over the genes.
 
     Numbers agree with it to rounding: sums are added in another order.
@@ -109,7 +151,7 @@ def many(fit: DESeqFit, wanted: Differences) -> Many:
     variance, shared, nothing = (np.concatenate(a, axis=1) for a in zip(*parts, strict=True))
     # A gene has no counts in either level's samples.
     no_counts = nothing[:-1] & nothing[-1] & (fit.gene.base_mean > 0)
-    test = _ruled(fit, of(wanted.vectors @ fit.gene.beta.T, variance), no_counts)
+    test = _ruled(fit, of(wanted.vectors @ fit.gene.beta.T, variance), no_counts, tested)
     adjusted = each(_adjusting(fit), test.p_value)
     length = np.asarray(wanted.vectors.power(2).sum(axis=1))[:, 0]
     filtered = np.stack([one.filtered for one in adjusted])
@@ -118,6 +160,7 @@ def many(fit: DESeqFit, wanted: Differences) -> Many:
         p_adj=np.stack([one.p_adj for one in adjusted]),
         threshold=np.array([one.threshold for one in adjusted]),
         status=codes(fit, touches(shared, length), no_counts, filtered),
+        tested=tested,
     )
 
 
@@ -142,16 +185,29 @@ def _nothing(
     return inside <= ROUNDING * size
 
 
-def _ruled(fit: DESeqFit, test: Wald, no_counts: Bool[np.ndarray, "*q g"]) -> Wald:
-    """The tests with DESeq2's rules on outliers and on genes without counts."""
+def _ruled(
+    fit: DESeqFit, test: Wald, no_counts: Bool[np.ndarray, "*q g"], threshold: Threshold
+) -> Wald:
+    """The tests with DESeq2's rules on outliers and on genes without counts.
+
+    In R's order: a gene without counts in the samples compared has fold change 0, of which a
+    threshold is then tested with the standard error that the gene has (``lessAbs`` may find it
+    small); a gene without counts after replacement has p = 1 whatever is tested.
+    """
     empty_after = fit.replaced & (fit.gene.base_mean == 0)
     nothing = no_counts | empty_after
-    p_value = np.where(fit.outlier, np.nan, np.where(no_counts, 1.0, test.p_value))
-    return Wald(
+    test = Wald(
         log2_fold_change=np.where(nothing, 0.0, test.log2_fold_change),
-        se=np.where(empty_after, 0.0, test.se),
+        se=test.se,
         stat=np.where(nothing, 0.0, test.stat),
-        p_value=np.where(empty_after, 1.0, p_value),
+        p_value=np.where(no_counts, 1.0, test.p_value),
+    )
+    test = against(test, threshold)
+    return Wald(
+        log2_fold_change=test.log2_fold_change,
+        se=np.where(empty_after, 0.0, test.se),
+        stat=np.where(empty_after, 0.0, test.stat),
+        p_value=np.where(empty_after, 1.0, np.where(fit.outlier, np.nan, test.p_value)),
     )
 
 
