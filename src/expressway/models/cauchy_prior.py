@@ -1,7 +1,7 @@
 """Shrinkage by a Cauchy prior on one contrast: apeglm.
 
-Zhu, Ibrahim & Love 2019 (Bioinformatics 35:2084), as R's DESeq2 (lfcShrink, type "apeglm") calls R's
-apeglm 1.20 with an adapted scale.
+Zhu, Ibrahim & Love 2019 (Bioinformatics 35:2084), as R's DESeq2 1.38 (lfcShrink, type "apeglm")
+calls R's apeglm 1.20 with an adapted scale.
 """
 
 from typing import NamedTuple
@@ -26,6 +26,9 @@ LEAST, MOST, LARGEST = 0.001**2, 20.0**2, 1.0
 # A mode is certified within this distance of the optimum, in standard deviations: the solver's last
 # decrement is 1e-14 before a last step; sums of 1e4 terms lose what 1e-6 leaves room for.
 NEAR = 1e-6
+# Where the curvature is negative or nearly 0 a step is at most twenty times, one over this, that to
+# the touching parabola's minimum.
+LEAST_BEND = 0.05
 # Modes further apart than this, in standard deviations, are two.
 APART = 1e-3
 
@@ -33,9 +36,9 @@ APART = 1e-3
 def prior_variance(estimate: Float[np.ndarray, "k"], se: Float[np.ndarray, "k"]) -> float:
     """Variance A of normal fold changes that were seen with errors; natural log.
 
-    The root of ``sum w (e² - s² - A) = 0`` with ``w = 1 / (2 (A + s²)²)``: Fisher's information of A
-    (Efron & Morris 1975, J. Am. Stat. Assoc. 70:311, as in apeglm R/priorVar.R, which stops at a
-    root to within 1e-4; here it is exact). At least .001², at most 20².
+    The root of ``sum w (e² - s² - A) = 0`` with ``w = 1 / (2 (A + s²)²)``, Fisher's information of
+    A (Efron & Morris 1975, J. Am. Stat. Assoc. 70:311, as in apeglm R/priorVar.R, which stops
+    within 1e-4 of the root). At least .001², at most 20².
 
     Parameters
     ----------
@@ -60,29 +63,29 @@ def prior_variance(estimate: Float[np.ndarray, "k"], se: Float[np.ndarray, "k"])
     return float(np.exp((low + high) / 2))
 
 
-def penalty(theta: Float[Array, "g p"], alpha: Float[Array, "g"], f: Score) -> Score:  # noqa: ARG001
+def cauchy_penalty(theta: Float[Array, "g p"], alpha: Float[Array, "g"], f: Score) -> Score:  # noqa: ARG001
     """Minus the logarithm of the prior, added once to the totals of `nb.likelihood`.
 
-    ``log(1 + t²) + |others|² / (2 15²)``, t the first coefficient in units of its prior's scale. Its
-    second derivative ``2 (1 - t²) / (1 + t²)²`` is negative where ``|t| > 1``. That of the parabola
-    above it that touches it at t, ``2 / (1 + t²)``, is not, and takes its place in Fisher's
-    information, and in the second derivative where that would not be positive definite.
+    ``log(1 + t²) + |others|² / (2 15²)``, t the first coefficient in units of its prior's scale.
+    Its second derivative ``2 (1 - t²) / (1 + t²)²`` is negative where ``|t| > 1``. That of the
+    parabola that touches it at t and lies above it elsewhere, ``2 / (1 + t²)``, is not, and takes
+    its place in Fisher's information. Where the second derivative of all is not positive definite, that
+    along the first coefficient (the others at their best) is taken without its sign.
     """
     t = theta[:, 0]
     rise = 1.0 + t**2
-    wide = 1.0 / OTHERS**2
-    p = theta.shape[1]
-    first = jnp.eye(p)[0]
-    others = wide * (1.0 - first)
-    touching = jnp.diag(others)[None] + (2.0 / rise)[:, None, None] * jnp.diag(first)[None]
-    bend = (2.0 * (1.0 - t**2) / rise**2)[:, None, None] * jnp.diag(first)[None]
-    exact = f.info + jnp.diag(others)[None] + bend
-    positive = linear.definite(linear.cholesky(exact))[:, None, None]
+    first = jnp.eye(theta.shape[1])[:1]
+    wide = (1.0 - first) / OTHERS**2
+    touching = 2.0 / rise
+    above = linear.raised(f.info, wide + touching[:, None] * first)
+    along = 1.0 / linear.solve(linear.cholesky(above), jnp.ones_like(theta) * first)[:, 0]
+    bend = along - touching + 2.0 * (1.0 - t**2) / rise**2
+    safe = jnp.where(bend > 0, bend, jnp.maximum(-bend, LEAST_BEND * along))
     return Score(
-        loss=f.loss + jnp.log1p(t**2) + 0.5 * wide * jnp.sum(theta[:, 1:] ** 2, axis=-1),
-        gradient=f.gradient + (2.0 * t / rise)[:, None] * first[None] + theta * others[None],
-        info=jnp.where(positive, exact, f.info + touching),
-        fisher=f.fisher + touching,
+        loss=f.loss + jnp.log1p(t**2) + 0.5 * jnp.sum(wide * theta**2, axis=-1),
+        gradient=f.gradient + (touching * t)[:, None] * first + theta * wide,
+        info=linear.raised(above, (safe - along)[:, None] * first),
+        fisher=linear.raised(f.fisher, wide + touching[:, None] * first),
     )
 
 
@@ -138,7 +141,7 @@ def _modes(fit: DESeqFit, part: Part, contrast: Float[np.ndarray, "p"], prior: P
         starts,
         twice[0],
         cohort,
-        penalty=penalty,
+        penalty=cauchy_penalty,
         genes=twice[1],
     )
     loss = np.where(found.status == Status.OK, found.state.loss, np.inf).reshape(2, k)
@@ -178,16 +181,17 @@ def _certified(
     """Standard deviation of the first coordinate, and whether this is a mode."""
     sums = cohort.sum(nb.likelihood, theta, alpha, genes=at)
     t, p = theta[:, 0], theta.shape[1]
-    whole = Score(*(np.asarray(part) for part in penalty(theta, alpha, sums)))
-    # The curvature itself, not what stands in for it where it is not positive definite.
-    curvature = sums.info + np.diag(np.append(0.0, np.full(p - 1, 1.0 / OTHERS**2)))
+    wide = np.append(0.0, np.full(p - 1, 1.0 / OTHERS**2))
+    gradient = sums.gradient + wide * theta
+    gradient[:, 0] += 2.0 * t / (1.0 + t**2)
+    curvature = sums.info + np.diag(wide)
     curvature[:, 0, 0] += 2.0 * (1.0 - t**2) / (1.0 + t**2) ** 2
     finite = np.all(np.isfinite(curvature), axis=(1, 2)) & np.all(np.isfinite(theta), axis=1)
     curvature = np.where(finite[:, None, None], curvature, np.eye(p))
     positive = np.linalg.eigvalsh(curvature)[:, 0] > 0
     curvature = np.where(positive[:, None, None], curvature, np.eye(p))
     inverse = np.linalg.inv(curvature)
-    away = np.einsum("gp,gpq,gq->g", whole.gradient, inverse, whole.gradient)
+    away = np.einsum("gp,gpq,gq->g", gradient, inverse, gradient)
     arrived = positive & (away <= NEAR**2)
     status = np.where(finite, np.where(arrived, Status.OK, Status.NOT_CONVERGED), Status.NOT_FINITE)
     return np.sqrt(inverse[:, 0, 0]), status

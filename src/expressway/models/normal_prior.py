@@ -11,10 +11,10 @@ import numpy as np
 from scipy import special
 
 from expressway._types import Array, Float, Int
-from expressway.core import nested
+from expressway.core import linear, nested
 from expressway.core.boxed import Boxed, Score
-from expressway.core.irls import Equation, Irls
 from expressway.core.cohort import Samples
+from expressway.core.irls import Equation, Irls
 from expressway.core.solve import Problem, Status, relay
 
 from . import nb
@@ -22,8 +22,8 @@ from .deseq import DESeqFit
 from .means import BOX
 from .posterior import Found, Mode, Part
 
-# DESeq2 R/core.R, estimateBetaPriorVar: log2 units; a prior as good as none, the largest fold change
-# that counts, and the upper share of fold changes that is matched.
+# DESeq2 R/core.R, estimateBetaPriorVar, log2: the variance of a prior as good as none, the largest
+# fold change that counts, and the upper share of fold changes that is matched.
 NO_PRIOR, LARGEST, UPPER = 1e6, 10.0, 0.05
 
 
@@ -34,38 +34,37 @@ class Ridged(NamedTuple):
     ridge: Float[Array, "g p"]
 
 
-def equation(beta: Float[Array, "g p"], hyper: Ridged, s: Samples) -> Equation:
+def prior_equation(beta: Float[Array, "g p"], hyper: Ridged, s: Samples) -> Equation:
     """DESeq2's estimating equation without its ridge (`nb.equation`), summed over rows."""
     return nb.equation(beta, hyper.alpha, s)
 
 
 def with_prior(beta: Float[Array, "g p"], hyper: Ridged, e: Equation) -> Equation:
     """The estimating equation with the prior, added once to the totals."""
-    more = hyper.ridge[:, :, None] * jnp.eye(beta.shape[1])[None]
-    return Equation(e.score - hyper.ridge * beta, e.info + more, e.newton + more)
+    info, newton = (linear.raised(a, hyper.ridge) for a in (e.info, e.newton))
+    return Equation(e.score - hyper.ridge * beta, info, newton)
 
 
-def likelihood(beta: Float[Array, "g p"], hyper: Ridged, s: Samples) -> Score:
+def prior_likelihood(beta: Float[Array, "g p"], hyper: Ridged, s: Samples) -> Score:
     """Negative log-likelihood (`nb.likelihood`), summed over rows."""
     return nb.likelihood(beta, hyper.alpha, s)
 
 
 def with_log_prior(beta: Float[Array, "g p"], hyper: Ridged, f: Score) -> Score:
     """The likelihood with the prior, added once to the totals."""
-    more = hyper.ridge[:, :, None] * jnp.eye(beta.shape[1])[None]
     return Score(
         f.loss + 0.5 * jnp.sum(hyper.ridge * beta**2, axis=-1),
         f.gradient + hyper.ridge * beta,
-        f.info + more,
-        f.fisher + more,
+        linear.raised(f.info, hyper.ridge),
+        linear.raised(f.fisher, hyper.ridge),
     )
 
 
 def prior_variance(estimate: Float[np.ndarray, "k"], weight: Float[np.ndarray, "k"]) -> float:
     """Variance of the normal whose upper twentieth of sizes is that of the estimates; log2.
 
-    ``(q / z)²``, q the weighted .95 quantile of sizes, z the normal's .975 quantile. Estimates of 10
-    or more are left out; 1e6 if there are no others (DESeq2 R/core.R, estimateBetaPriorVar,
+    ``(q / z)²``, q the weighted .95 quantile of sizes, z the normal's .975 quantile. Estimates of
+    10 or more are left out; 1e6 if there are no others (DESeq2 R/core.R, estimateBetaPriorVar,
     matchWeightedUpperQuantileForVariance).
 
     Parameters
@@ -160,8 +159,8 @@ def _modes(fit: DESeqFit, part: Part, prior: Prior) -> Mode:
     start = fit.gene.beta[part.place] @ prior.inverse.T
     ridge = 1.0 / (prior.variance * np.log(2) ** 2)
     hyper = Ridged(fit.gene.dispersion[part.place], np.tile(ridge, (len(at), 1)))
-    easy = Problem(Irls(), equation, start, with_prior)
-    hard = Problem(Boxed(bound=BOX), likelihood, start, with_log_prior)
+    easy = Problem(Irls(), prior_equation, start, with_prior)
+    hard = Problem(Boxed(bound=BOX), prior_likelihood, start, with_log_prior)
     found, caught, left = relay(easy, hard, hyper, cohort, at)
     theta, status = np.array(found.theta), np.array(found.status)
     theta[left], status[left] = caught.theta, caught.status

@@ -74,9 +74,9 @@ def shrink(
     Genes whose outlying counts were replaced are shrunk on their replaced counts (R's lfcShrink
     takes the counts as they were). Genes without a finite maximum-likelihood fold change get one.
 
-    With Laplace's approximation N(m, v²) of the posterior and threshold T, ``lfsr`` is ``Phi((T -
-    |m|) / v)`` and the interval ``m ± z v``; s-values are running means of sorted ``lfsr`` (Stephens
-    2017, Biostatistics 18:275), over all genes with a fit.
+    With Laplace's approximation N(m, v²) of the posterior and threshold T, ``lfsr`` is
+    ``Phi((T - |m|) / v)`` and the interval ``m ± z v``; s-values are running means of sorted
+    ``lfsr`` (Stephens 2017, Biostatistics 18:275), over all genes with a fit.
 
     Parameters
     ----------
