@@ -10,12 +10,13 @@ import pandas as pd
 
 from expressway import io
 from expressway._types import Array, Float
-from expressway.core.cohort import Pooled, samples
+from expressway.core.cohort import Cohort, Pooled, samples
+from expressway.core.order import Groups
 from expressway.core.sparse import Sparse, library_size
 from expressway.io.check import Counts
 from expressway.io.contrast import Contrast, ContrastSpec
 from expressway.io.design import Design
-from expressway.models import deseq, gene_ranks, leave_out, results, survival
+from expressway.models import deseq, gene_ranks, leave_out, results, shrinkage, survival
 from expressway.models import influence as influences
 from expressway.models.gene_covariance import Normal
 from expressway.models.size_factors import Method
@@ -109,6 +110,37 @@ def intervals(
     random = jax.random.key(seed) if isinstance(seed, int | np.integer) else seed
     some = gene_ranks.Estimates(np.where(taking, estimate, np.nan), se)
     return io.intervals_table(found, of, ends, gene_ranks.ranks(some, random, choices), genes)
+
+
+def choices_of(
+    kind: str, interval: float | int, threshold: float | int, coded: Design
+) -> shrinkage.Choices:
+    """What is wanted of a shrinkage of this design's coefficients.
+
+    Raises
+    ------
+    InputError
+        A choice cannot be used.
+    """
+    free = tuple(i for i, name in enumerate(coded.names) if name == "Intercept")
+    choices = shrinkage.Choices(kind, float(interval), threshold, free)  # pyright: ignore[reportArgumentType]
+    shrinkage.check(choices)
+    return choices
+
+
+def shrunken(
+    fit: deseq.DESeqFit,
+    wanted: Contrast,
+    cohort: Cohort,
+    choices: shrinkage.Choices,
+    genes: pd.Index,
+    cells: Groups | None = None,
+) -> tuple[pd.DataFrame, shrinkage.Shrunken]:
+    """Table of a contrast's shrunken fold changes, and what else was found of them."""
+    found = shrinkage.shrink(fit, cohort, wanted.vector, choices, cells)
+    takers = results.Takers(wanted.constant, wanted.members)
+    test = results.results(fit, wanted.vector, takers)
+    return io.shrunken_table(fit, test, found, wanted.vector, genes), found
 
 
 def labels(adata: anndata.AnnData, column: str | None) -> np.ndarray | None:

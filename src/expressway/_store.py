@@ -1,7 +1,8 @@
 """Where an analysis lies in an AnnData: plain arrays and tables, so that it pickles and saves.
 
 Under a key, "de" by default: ``varm[key]`` the results of a contrast; ``varm[key_genes]`` the
-quantities on the way; ``varm[key_beta]`` the coefficients, natural log; ``varm[key_covariance]``,
+quantities on the way; ``varm[key_shrunken]`` shrunken fold changes;
+``varm[key_beta]`` the coefficients, natural log; ``varm[key_covariance]``,
 ``varm[key_unsupported]`` and ``varm[key_positive]`` their matrices, flattened (of a wide design,
 whose run of columns is ``uns[key]["wide"]``, the parts of arrows one after the other, and the
 inverse information, of which the covariance is made);
@@ -143,6 +144,14 @@ def store_results(
         "lfc_threshold": float(found.threshold.value),
         "alternative": found.threshold.alternative,
     }
+
+
+def store_shrunken(
+    adata: anndata.AnnData, key: str, table: pd.DataFrame, about: Mapping[str, Any]
+) -> None:
+    """Put the table of shrunken fold changes into an AnnData, in place of an earlier one."""
+    adata.varm[f"{key}_shrunken"] = table.copy()
+    adata.uns[key] |= {"shrunken": dict(about)}
 
 
 def store_samples(adata: anndata.AnnData, key: str, rows: Samples) -> None:

@@ -16,6 +16,15 @@ def de(adata: anndata.AnnData, *, key: str = "de") -> pd.DataFrame:
     return _table(adata.varm, key, key).rename_axis("gene")
 
 
+def shrunken(adata: anndata.AnnData, *, key: str = "de") -> pd.DataFrame:
+    """Shrunken fold changes of the last contrast shrunk: one row a gene (see `tl.shrink`)."""
+    name = f"{key}_shrunken"
+    if key in adata.uns and name not in adata.varm:
+        msg = f"nothing is shrunken of the analysis {key!r}; run expressway.tl.shrink first"
+        raise io.InputError(msg)
+    return _table(adata.varm, name, key).rename_axis("gene")
+
+
 def genes(adata: anndata.AnnData, *, key: str = "de") -> pd.DataFrame:
     """Quantities on the way: dispersions, Cook's distances, coefficients.
 

@@ -60,7 +60,7 @@ class Boxed(NamedTuple):
     stopping at each bound on the way and going on along it (Kim, Sra & Dhillon 2010, SIAM J. Sci.
     Comput. 32, freeze coordinates instead: where columns are nearly dependent, a projected step
     then rises). H is the second derivative near the minimum and Fisher's information far away,
-    with long steps shortened as in `irls`.
+    with long steps shortened as in `irls`. With an infinite bound there is no box.
     """
 
     bound: float
@@ -172,7 +172,8 @@ class Boxed(NamedTuple):
             return carry[2]
 
         start = (jnp.zeros_like(at), free, jnp.array(True))
-        return repeat(curvature, at.shape[-1] + 1, onward, start, stopped)[0]
+        most = at.shape[-1] + 1 if np.isfinite(self.bound) else 1
+        return repeat(curvature, most, onward, start, stopped)[0]
 
     def _room(self, at: Float[Array, "g p"], direction: Float[Array, "g p"]) -> Float[Array, "g"]:
         """How many times a step fits into the box; at least once."""

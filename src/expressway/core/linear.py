@@ -72,6 +72,12 @@ def ridged(a: Float[Array, "g p p"], ridge: float) -> Any:
 
 
 @functools.singledispatch
+def raised(a: Float[Array, "g p p"], diagonal: Float[Array, "g p"]) -> Any:
+    """Matrices with something added to each entry of their diagonals."""
+    return a + diagonal[:, :, None] * jnp.eye(a.shape[-1])[None]
+
+
+@functools.singledispatch
 def product(a: Float[Array, "g p p"], v: Float[Array, "g p"]) -> Float[Array, "g p"]:
     """``a v``."""
     return jnp.einsum("gpq,gq->gp", a, v)

@@ -33,6 +33,7 @@ from .tables import influence_table as influence_table
 from .tables import intervals_table as intervals_table
 from .tables import results_table as results_table
 from .tables import samples_table as samples_table
+from .tables import shrunken_table as shrunken_table
 from .tables import survival_table as survival_table
 from .write import check_folder as check_folder
 from .write import write_json as write_json

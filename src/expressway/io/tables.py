@@ -15,7 +15,8 @@ from expressway.models.deseq import DESeqFit
 from expressway.models.gene_covariance import Drawn, Normal
 from expressway.models.gene_ranks import Intervals, Ranks
 from expressway.models.results import Many, Results
-from expressway.models.status import MEANINGS
+from expressway.models.shrinkage import Shrunken
+from expressway.models.status import MEANINGS, codes, touches
 from expressway.models.survival import CALLS, Survival
 
 from .contrast import Differences
@@ -105,6 +106,39 @@ def intervals_table(
         },
         index=pd.Index(genes, name="gene"),
     )
+
+
+def shrunken_table(
+    fit: DESeqFit,
+    results: Results,
+    found: Shrunken,
+    contrast: Float[np.ndarray, "p"],
+    genes: pd.Index,
+) -> pd.DataFrame:
+    """One row a gene: the posterior of its fold change (log2), and what the data alone say.
+
+    ``status`` as in `results_table`, but never ``low_count``: no gene is filtered.
+    """
+    shared = linear.quadratic(fit.gene.unsupported, contrast)
+    separated = touches(shared, np.asarray(contrast @ contrast))
+    no_counts = np.asarray(results.status == "no_counts", bool)
+    words = np.array(list(MEANINGS), dtype=object)
+    status = words[codes(fit, separated, no_counts, np.zeros_like(no_counts))]
+    status = np.where(found.status == Status.OK, status, "not_converged")
+    table = {
+        "base_mean": fit.gene.base_mean,
+        "log2_fold_change": found.log2_fold_change,
+        "posterior_sd": found.posterior_sd,
+        "lfc_se": found.se,
+        "lower": found.lower,
+        "upper": found.upper,
+        "lfsr": found.lfsr,
+        "s_value": found.s_value,
+        "log2_fold_change_mle": results.wald.log2_fold_change,
+        "lfc_se_mle": results.wald.se,
+        "status": pd.Categorical(status, categories=list(MEANINGS)),
+    }
+    return pd.DataFrame(table, index=pd.Index(genes, name="gene"))
 
 
 class Influences(NamedTuple):

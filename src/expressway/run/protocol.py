@@ -16,7 +16,15 @@ from expressway._types import Int
 from expressway.core.cohort import Ask, Pooled, samples
 from expressway.core.nested import projected
 from expressway.core.order import below
-from expressway.models import deseq, moments, nb, outliers, profile, size_factors
+from expressway.models import (
+    deseq,
+    moments,
+    nb,
+    normal_prior,
+    outliers,
+    profile,
+    size_factors,
+)
 
 STATISTICS = (
     size_factors.log_counts,
@@ -33,6 +41,8 @@ STATISTICS = (
     below(outliers.squared_error),
     outliers.flags,
     deseq.counts,
+    normal_prior.prior_equation,
+    normal_prior.prior_likelihood,
 )
 CHANGES = (size_factors.normalise, size_factors.shifted, outliers.replaced, projected)
 

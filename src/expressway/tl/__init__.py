@@ -7,6 +7,7 @@ from .contrasts import contrast as contrast
 from .contrasts import contrasts as contrasts
 from .de import check as check
 from .de import de as de
+from .shrink import shrink as shrink
 from .stability import influence as influence
 from .stability import intervals as intervals
 from .timecourse import timecourse as timecourse
