@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import TextIOWrapper
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,7 +37,7 @@ def check_table_path(path: str | Path) -> None:
     if suffix == ".parquet":
         _package("pyarrow", path)
     elif suffix == ".xlsx":
-        _package("openpyxl", path)
+        _package("xlsxwriter", path)
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
@@ -72,34 +73,38 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
 def write_workbook(tables: Mapping[str, pd.DataFrame], path: str | Path) -> None:
     """Write an Excel workbook, a sheet for each table, under its name.
 
-    Texts are texts: a gene SEPT2 is no date, and "=A1" no formula, also after its cell was
-    edited. Numbers have all digits, a missing one is an empty cell, an infinite one is a text
-    (Excel has none). Names of sheets lose what Excel does not allow in them and are made
-    different.
+    Texts are texts: a gene SEPT2 is no date and "=A1" no formula, also after its cell was edited.
+    Numbers have 16 digits, a missing one is an empty cell, an infinite one a text (Excel has
+    none). Names of sheets lose what Excel does not allow in them and are made different.
 
     Raises
     ------
     InputError
         There is no table; one does not fit into a sheet (1,048,576 rows with the header, 16,384
-        columns, 32,767 letters a cell) or holds control characters; or openpyxl is missing.
+        columns, 32,767 letters a cell); or XlsxWriter is missing.
     """
     path = Path(path)
-    openpyxl = _package("openpyxl", path)
+    xlsxwriter = _package("xlsxwriter", path)
     if not tables:
         msg = f"{path}: there is no table to write"
         raise InputError(msg)
-    book = openpyxl.Workbook(write_only=True)
-    for sheet, table in zip(_sheets(list(tables)), tables.values(), strict=True):
-        columns = [(str(name or ""), column) for name, column in _columns(table)]
-        _check_size(table, len(columns), path)
-        page: Any = book.create_sheet(sheet)
-        # Row and columns of names stay in sight.
-        page.freeze_panes = f"{_letter(table.index.nlevels)}2"
-        cell = _writer(openpyxl, page, path)
-        page.append([cell(name) for name, _ in columns])
-        for row in zip(*(_plain(column) for _, column in columns), strict=True):
-            page.append([cell(value) if isinstance(value, str) else value for value in row])
-    book.save(path)
+    for table in tables.values():
+        _check_size(table, path)
+    with xlsxwriter.Workbook(path, {"constant_memory": True}) as book:
+        text = book.add_format({"num_format": 49})  # Excel's own number of "@", text
+        for sheet, table in zip(_sheets(list(tables)), tables.values(), strict=True):
+            columns = _columns(table)
+            rows = zip(*(_plain(column) for _, column in columns), strict=True)
+            page = book.add_worksheet(sheet)
+            page.freeze_panes(1, table.index.nlevels)
+            for i, row in enumerate(chain([[str(name or "") for name, _ in columns]], rows)):
+                for j, value in enumerate(row):
+                    if isinstance(value, str):
+                        page.write_string(i, j, value, text)
+                    elif isinstance(value, bool):
+                        page.write_boolean(i, j, value)
+                    elif value is not None:
+                        page.write_number(i, j, value)
 
 
 def _suffix(path: Path) -> str:
@@ -117,11 +122,8 @@ def _package(name: str, path: str | Path) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        kinds = {"pyarrow": ".parquet", "openpyxl": ".xlsx"}
-        msg = (
-            f'{path}: {kinds[name]} needs the package {name}: pip install "expressway[tables]", '
-            "or write .csv"
-        )
+        install = 'pip install "expressway[tables]"'
+        msg = f"{path}: the package {name} is missing: {install}, or write .csv"
         raise InputError(msg) from None
 
 
@@ -172,37 +174,23 @@ def _scalar(value: Any) -> Any:
     return str(value)
 
 
-def _check_size(table: pd.DataFrame, columns: int, path: Path) -> None:
-    if len(table) >= _ROWS or columns > _COLUMNS:
+def _check_size(table: pd.DataFrame, path: Path) -> None:
+    """Refuse a table that is larger than a sheet, or has a text longer than a cell."""
+    columns = _columns(table)
+    if len(table) >= _ROWS or len(columns) > _COLUMNS:
         msg = (
-            f"{path}: the table has {len(table):,} rows and {columns:,} columns; an Excel sheet "
-            f"holds {_ROWS - 1:,} below the header and {_COLUMNS:,}: write .parquet or .csv"
+            f"{path}: the table has {len(table):,} rows and {len(columns):,} columns; an Excel "
+            f"sheet holds {_ROWS - 1:,} below its header and {_COLUMNS:,}: write .parquet or .csv"
         )
         raise InputError(msg)
-
-
-def _writer(openpyxl: Any, page: Any, path: Path) -> Any:
-    """Makes cells of texts, in a format in which Excel takes nothing for a date or a number."""
-    illegal = openpyxl.utils.exceptions.IllegalCharacterError
-
-    def cell(text: str) -> Any:
-        if len(text) > _LETTERS:
-            msg = f"{path}: a text has {len(text):,} letters; an Excel cell holds {_LETTERS:,}"
+    for name, column in columns:
+        longest = 0 if column.dtype.kind in "biuf" else column.astype(str).str.len().max()
+        if longest > _LETTERS:
+            msg = (
+                f"{path}: a text in column {name} has {longest:,} letters; an Excel cell holds "
+                f"{_LETTERS:,}: write .parquet or .csv"
+            )
             raise InputError(msg)
-        try:
-            made = openpyxl.cell.WriteOnlyCell(page, text)
-        except illegal:
-            msg = f"{path}: {text!r} has characters that Excel does not allow; write .csv"
-            raise InputError(msg) from None
-        made.data_type, made.number_format = "s", "@"
-        return made
-
-    return cell
-
-
-def _letter(number: int) -> str:
-    """Excel's name of the column after so many, of the first few."""
-    return chr(ord("A") + number)
 
 
 def _sheets(names: list[str]) -> list[str]:
