@@ -11,6 +11,9 @@ from .contrast import differences as differences
 from .contrast_text import parse_group as parse_group
 from .design import Design as Design
 from .design import design as design
+from .formats import check_table_path as check_table_path
+from .formats import write_table as write_table
+from .formats import write_workbook as write_workbook
 from .load import WORKING as WORKING
 from .load import by_gene as by_gene
 from .load import on_disk as on_disk
@@ -25,6 +28,7 @@ from .record import peak_memory as peak_memory
 from .record import resident_memory as resident_memory
 from .record import versions as versions
 from .sites import read_sites as read_sites
+from .sums import sum_rows as sum_rows
 from .tables import Influences as Influences
 from .tables import coefficients_table as coefficients_table
 from .tables import contrasts_table as contrasts_table
@@ -37,5 +41,4 @@ from .tables import shrunken_table as shrunken_table
 from .tables import survival_table as survival_table
 from .write import check_folder as check_folder
 from .write import write_json as write_json
-from .write import write_table as write_table
 from .write import written_folder as written_folder

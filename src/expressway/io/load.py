@@ -34,7 +34,7 @@ _PART = 2**21
 WORKING = 450e6
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """Some of the samples, or of the genes, of a table."""
 
     first_row: int
@@ -113,7 +113,7 @@ class _Seen(NamedTuple):
 
 def _looked_through(x: Any, genes: pd.Index, samples: pd.Index, where: str) -> _Seen:
     positive, largest = np.zeros(len(genes), dtype=np.int64), 0.0
-    for part in _parts(x):
+    for part in parts(x):
         values = part.values
         rows = slice(part.first_row, part.first_row + values.shape[0])
         columns = slice(part.first_column, part.first_column + values.shape[1])
@@ -123,17 +123,19 @@ def _looked_through(x: Any, genes: pd.Index, samples: pd.Index, where: str) -> _
     return _Seen(positive, largest)
 
 
-def _parts(x: Any) -> Iterator[_Part]:
+def parts(x: Any) -> Iterator[Part]:
     """All of a table: some rows at a time, or some columns where they lie together."""
     n, g = x.shape
-    if isinstance(x, CSCDataset):
+    if isinstance(x, CSCDataset | sp.csc_matrix | sp.csc_array):
         size = max(1, int(_PART * g / max(_stored(x), 1)))
         for first in range(0, g, size):
             columns: Any = x[:, first : min(first + size, g)]
             columns.sum_duplicates()
-            yield _Part(0, first, columns)
+            yield Part(0, first, columns)
         return
-    if isinstance(x, h5py.Dataset | zarr.Array):
+    if isinstance(x, np.ndarray):
+        size = max(1, _PART // max(g, 1))
+    elif isinstance(x, h5py.Dataset | zarr.Array):
         size, whole = max(1, _PART // max(g, 1)), (x.chunks or (1,))[0]
         size = max(whole, size - size % whole)
     else:
@@ -142,7 +144,7 @@ def _parts(x: Any) -> Iterator[_Part]:
         part: Any = x[first : min(first + size, n)]
         if not isinstance(part, np.ndarray):
             part.sum_duplicates()
-        yield _Part(first, 0, part)
+        yield Part(first, 0, part)
 
 
 def _stored(x: Any) -> int:
@@ -153,7 +155,7 @@ def _stored(x: Any) -> int:
 def _dense(x: Any, shape: tuple[int, int], kind: np.dtype) -> np.ndarray:
     """All counts as one array that lies by gene."""
     found = np.empty(shape, kind, order="F")
-    for part in _parts(x):
+    for part in parts(x):
         v = part.values
         rows = slice(part.first_row, part.first_row + v.shape[0])
         columns = slice(part.first_column, part.first_column + v.shape[1])
@@ -167,7 +169,7 @@ def _sparse(x: Any, samples: int, positive: np.ndarray, kind: np.dtype, *, in_fi
     make = _File if in_file else np.empty
     data, indices = make(int(starts[-1]), kind), make(int(starts[-1]), np.dtype(np.int32))
     place = starts[:-1].copy()
-    for part in _parts(x):
+    for part in parts(x):
         found: Any = sp.csc_array(part.values)
         found.eliminate_zeros()
         columns = slice(part.first_column, part.first_column + found.shape[1])

@@ -1,6 +1,5 @@
 """A folder of results that is there whole or not at all, and the files in it."""
 
-import csv
 import json
 import os
 import shutil
@@ -11,13 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from expressway._errors import InputError
 
 RECORD = "run.json"
-# Iterations stop at steps of about 1e-10: digits beyond differ from machine to machine.
-_FLOAT = "%.10g"
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:
@@ -72,26 +68,6 @@ def written_folder(folder: Path) -> Iterator[Path]:
             new.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a csv with ten significant digits; a missing number is an empty field."""
-    index = table.index.to_series()
-    columns = [
-        _cells(column) for column in (index, *(table.iloc[:, j] for j in range(table.shape[1])))
-    ]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([table.index.name, *table.columns])
-        writer.writerows(zip(*columns, strict=True))
-
-
-def _cells(column: pd.Series) -> list[Any]:
-    """What a csv says of a column: all its numbers in one formatting, as a table has many."""
-    if column.dtype.kind == "f":
-        words = (f"{_FLOAT}\n" * len(column) % tuple(column.tolist())).splitlines()
-        return ["" if word == "nan" else word for word in words]
-    return column.astype(object).where(column.notna(), "").tolist()
 
 
 def write_json(record: Mapping[str, Any], path: Path) -> None:

@@ -7,6 +7,8 @@ from .contrasts import contrast as contrast
 from .contrasts import contrasts as contrasts
 from .de import check as check
 from .de import de as de
+from .each import Each as Each
+from .each import de_each as de_each
 from .shrink import shrink as shrink
 from .stability import influence as influence
 from .stability import intervals as intervals

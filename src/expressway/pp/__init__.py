@@ -1,0 +1,3 @@
+"""What is made of counts before an analysis."""
+
+from .pseudobulk import pseudobulk as pseudobulk
