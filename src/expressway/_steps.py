@@ -16,8 +16,18 @@ from expressway.core.sparse import Sparse, library_size
 from expressway.io.check import Counts
 from expressway.io.contrast import Contrast, ContrastSpec
 from expressway.io.design import Design
-from expressway.models import deseq, gene_ranks, leave_out, results, shrinkage, survival
+from expressway.models import (
+    deseq,
+    gene_ranks,
+    leave_out,
+    nb,
+    outliers,
+    results,
+    shrinkage,
+    survival,
+)
 from expressway.models import influence as influences
+from expressway.models.cells import groups
 from expressway.models.gene_covariance import Normal
 from expressway.models.size_factors import Method
 from expressway.models.wald import NONE, Threshold
@@ -91,6 +101,31 @@ def influence(
     parts = (changes.estimate[0] / np.log(2), changes.se[0] / np.log(2), changes.stat[0])
     layers = [np.where(nothing, 0.0, part) for part in parts]
     return io.Influences(*layers, calls=calls, held=moves.held, frozen=moves.frozen)
+
+
+def cooks(fit: deseq.DESeqFit, cohort: Pooled) -> Float[np.ndarray, "n g"]:
+    """Cook's distance of every count from the fit that judged it; NaN for genes without a fit.
+
+    A gene whose counts were replaced was judged by the fit before (`deseq.replaced`). Inverses of
+    the information and robust dispersions, which a fit does not keep, are computed again.
+    """
+    cells = groups(cohort.rows.x)
+    gene = fit.gene
+    known = np.flatnonzero((gene.base_mean > 0) & ~fit.replaced)
+    parts = [(known, gene)]
+    if np.any(fit.replaced):
+        parts.append((np.flatnonzero(fit.replaced), deseq.replaced(fit, cohort, cells).before))
+    found = np.full((cohort.rows.x.shape[0], cohort.genes), np.nan)
+    for at, one in parts:
+        if not len(at):
+            continue
+        beta, alpha = one.beta[at], one.dispersion[at]
+        inverse = nb.covariance(cohort, beta, alpha, at).inverse
+        bulk = outliers.Bulk(one.base_mean[at], one.base_variance[at])
+        robust = outliers.robust_dispersion(cohort, bulk, cells, at)
+        fitted = outliers.Fitted(beta, alpha, inverse, robust)
+        found[:, at] = cohort.collect(outliers.by_gene, fitted, genes=at)[:, : len(found)].T
+    return found
 
 
 def intervals(

@@ -172,6 +172,11 @@ def distances(
     return Distances(top, np.sum(present & (s.y > outlying), axis=0), flags)
 
 
+def by_gene(fit: Fitted, s: Samples) -> Float[np.ndarray, "g n"]:
+    """Cook's distances, a row a gene; where rows are at hand."""
+    return np.asarray(compiled(cooks)(fit, s)).T
+
+
 def replaced(
     fit: Fitted,
     value: Float[np.ndarray, "g"],

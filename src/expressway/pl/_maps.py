@@ -51,6 +51,59 @@ def axes(ax: Axes | None, rows: Sequence[object], columns: Sequence[object]) -> 
     return ax
 
 
+def samples(
+    ax: Axes | None,
+    names: Sequence[str],
+    inches: float,
+    *,
+    rows: Sequence[str] | None = None,
+    square: bool = False,
+) -> tuple[Axes, bool]:
+    """Return the Axes given, or those of a new figure that a map fits, and if samples are named.
+
+    Columns are samples, named where there is room for all names. Rows, of so many inches, are
+    samples too unless they are named.
+    """
+    texts = _texts(names)
+    side = rows is None
+    left = _texts(rows if rows is not None else names)
+    widest = max((_panels.length(text, _panels.TICK) for text in left), default=0.0) / 72
+    if ax is None:
+        beside = widest + 1.1
+        width = float(np.clip(beside + 0.2 * len(names), 3.6, _panels.PAGE))
+        below = max((_panels.length(text, _panels.TICK) for text in texts), default=0.0) / 72
+        below = 0.3 if len(names) > _MOST else below + 0.2
+        height = width - beside if square else float(np.clip(inches * len(left), _LOWEST, 7.2))
+        (ax,) = _panels.grid(1, 1, (width, height + below + 0.9), same_y=False)
+    else:
+        _style.axes(ax)
+    named = name_samples(ax, names)
+    some = left if named or not side else []
+    _ticks.place(ax, "y", range(len(some)), some, height=True, last=False)
+    ax.tick_params(axis="y", length=0)
+    return ax, named
+
+
+# Names that fit beside one another on a page, upright.
+_MOST = int(72 * (_panels.PAGE - 2.2) / (1.15 * _panels.TICK))
+
+
+def name_samples(ax: Axes, names: Sequence[str]) -> bool:
+    """Write names under x = 0, 1, …, upright where it is narrow, none where they do not fit.
+
+    Return whether they are written.
+    """
+    texts = _texts(names)
+    widest = max((_panels.length(text, _panels.TICK) for text in texts), default=0.0)
+    inches = ax.get_window_extent().width / _panels.whole(ax).dpi
+    upright = _narrow(widest, inches, len(texts))
+    fits = len(texts) <= _MOST
+    some = texts if fits else []
+    _ticks.place(ax, "x", range(len(some)), some, height=upright, last=False)
+    ax.tick_params(axis="x", rotation=90 if upright else 0, length=0)
+    return fits
+
+
 def _texts(names: Sequence[object]) -> list[str]:
     """Return names as a map writes them."""
     return [_panels.shortened(_panels.written(name), NAME, _panels.TICK) for name in names]
@@ -81,15 +134,23 @@ def cells(ax: Axes, value: Float[np.ndarray, "m n"], label: str) -> None:
 
 
 def squares(
-    ax: Axes, value: Float[np.ndarray, "m n"], shades: Shades, *, rim: float = 0.0
+    ax: Axes,
+    value: Float[np.ndarray, "m n"],
+    shades: Shades,
+    *,
+    rim: float = 0.0,
+    near: bool = False,
 ) -> QuadMesh:
-    """Draw the cells of a map, the first row on top, with a white rim of so many points."""
+    """Draw the cells of a map, the first row on top, with a white rim of so many points.
+
+    Dark is large, or small where near is what matters.
+    """
     ax.set_facecolor(_ABSENT)
     mesh = ax.pcolormesh(
         np.arange(value.shape[1] + 1) - 0.5,
         np.arange(value.shape[0] + 1) - 0.5,
         np.ma.masked_invalid(value),
-        cmap="RdBu_r" if shades.low < 0 else "YlGnBu",
+        cmap="RdBu_r" if shades.low < 0 else "YlGnBu_r" if near else "YlGnBu",
         norm=Normalize(shades.low, shades.high),
         edgecolors="white" if rim else "none",
         linewidth=rim,
@@ -101,8 +162,8 @@ def squares(
     return mesh
 
 
-def bar(ax: Axes, mesh: QuadMesh, shades: Shades, label: str) -> None:
-    """Draw the bar of a map's colours."""
+def bar(ax: Axes, mesh: QuadMesh, shades: Shades, label: str, *, final: bool = False) -> None:
+    """Draw the bar of a map's colours; the layout stays as it is then if it is to be final."""
     made = _panels.whole(ax).colorbar(
         mesh,
         ax=ax,
@@ -116,7 +177,11 @@ def bar(ax: Axes, mesh: QuadMesh, shades: Shades, label: str) -> None:
     _ticks.numbers(made.ax, "y", shades.high)
     made.ax.tick_params(labelsize=_panels.TICK, color=_style.INK, labelcolor=_style.INK)
     figure = _panels.whole(ax)
+    if final:
+        made.set_label("|", fontsize=_panels.TITLE)  # its place
     figure.draw_without_rendering()  # a layout, which the label's length will not change
+    if final:
+        figure.set_layout_engine("none")
     room = made.ax.get_window_extent().height * 72 / figure.dpi
     made.set_label(
         _panels.shortened(label, room, _panels.TITLE),

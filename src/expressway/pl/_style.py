@@ -243,7 +243,13 @@ def to_name(genes: Genes, label: int | Sequence[str]) -> Int[np.ndarray, "k"]:
 
 
 def write_names(
-    ax: Axes, cloud: Cloud, names: np.ndarray, rows: Int[np.ndarray, "k"], *, own: bool
+    ax: Axes,
+    cloud: Cloud,
+    names: np.ndarray,
+    rows: Int[np.ndarray, "k"],
+    *,
+    own: bool,
+    circled: bool = True,
 ) -> None:
     """Ring genes and write their names beside them, first come first placed.
 
@@ -294,7 +300,8 @@ def write_names(
             _, reach, centre = best
             written.append(_box(centre, size))
             lines.append(Path([dots[row], centre]))
-            ax.scatter(*at, s=_RING, c="none", edgecolors=INK, linewidths=0.5, zorder=4)
+            if circled:
+                ax.scatter(*at, s=_RING, c="none", edgecolors=INK, linewidths=0.5, zorder=4)
             _write(ax, name, at, (centre - dots[row]) / pixel, leader=reach > _NEAR)
 
 

@@ -5,6 +5,7 @@ from expressway.models.deseq import Settings as Settings
 from .cluster import cluster as cluster
 from .contrasts import contrast as contrast
 from .contrasts import contrasts as contrasts
+from .cooks import cooks as cooks
 from .de import check as check
 from .de import de as de
 from .each import Each as Each

@@ -1,0 +1,97 @@
+"""The figure of one gene: its normalised counts by group."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from . import _groups, _maps, _panels, _style
+
+# DESeq2 R/plots.R, plotCounts, pc: added so that zeros have a place on a log axis.
+_ADDED = 0.5
+_SPREAD = 0.32
+_GOLDEN = (5**0.5 - 1) / 2
+_SIZE = (3.4, 3.2)  # inches
+
+
+def counts(
+    normalised: pd.Series,
+    groups: pd.DataFrame | pd.Series,
+    *,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Axes with the normalised counts of one gene plus ½ (log scale), by group.
+
+    A point a sample, beside one another within a group: in an order that is always the same. Lines
+    are means of the groups' normalised counts.
+
+    Parameters
+    ----------
+    normalised
+        Count divided by size factor, of each sample: a column of ``get.normalised(adata)``.
+    groups
+        Of each sample, index as that of `normalised`: the first column has a place on the axis
+        and a colour for each value, a second one a marker.
+    title
+        By default the name of the gene, that of `normalised`.
+    ax
+        Where to draw; by default a figure of its own.
+
+    Raises
+    ------
+    ValueError
+        Groups of other samples, or no sample has a value.
+    """
+    found = _groups.columns(groups, normalised.index, 2)
+    value = normalised.to_numpy(float)
+    main = found[0]
+    known = np.isfinite(value) & (main.codes >= 0)
+    if not known.any():
+        message = f"none of {len(value)} samples has a count and a group: nothing to draw."
+        raise ValueError(message)
+    if ax is None:
+        ax = Figure(figsize=_SIZE, dpi=200, layout="constrained").subplots()
+    _style.axes(ax)
+    colour, marker = main.colour(), found[-1].marker()
+    count = len(main.levels)
+    x = np.zeros(len(value))
+    for code in range(count):
+        here = np.flatnonzero(known & (main.codes == code))
+        if not len(here):
+            continue
+        order = here[np.argsort(value[here], kind="stable")]
+        step = (np.arange(1, len(here) + 1) * _GOLDEN) % 1 - 0.5 if len(here) > 1 else 0.0
+        x[order] = code + step * 2 * _SPREAD
+        mean = value[here].mean() + _ADDED
+        ends = (code - 0.4, code + 0.4)
+        ax.hlines(mean, *ends, color=_style.INK, linewidth=1.2, zorder=3)
+    some = np.flatnonzero(known)
+    for kind in dict.fromkeys(marker[i] for i in some):
+        here = [i for i in some if marker[i] == kind]
+        ax.scatter(
+            x[here],
+            value[here] + _ADDED,
+            s=20 if len(some) <= 60 else 9,
+            marker=kind,
+            c=[colour[i] for i in here],
+            alpha=0.8,
+            linewidths=0.9 if kind == "x" else 0.3,
+            edgecolors=None if kind == "x" else "white",
+            zorder=2,
+        )
+    _style.logarithmic(ax, "y")
+    low, high = value[some].min() + _ADDED, value[some].max() + _ADDED
+    margin = max((high / low) ** 0.08, 1.12)
+    ax.set_ylim(low / margin, high * margin)
+    ax.set_xlim(-0.6, count - 0.4)
+    _maps.name_samples(ax, list(main.levels))
+    _style.titles(ax, main.name, "normalised count + ½")
+    _panels.title(ax, str(normalised.name) if title is None else title, _inches(ax))
+    if len(found) == 2:
+        _groups.legends(ax, [found[1].keys(colour=False)], 16.0)
+    return ax
+
+
+def _inches(ax: Axes) -> float:
+    return ax.get_window_extent().width / _panels.whole(ax).dpi
