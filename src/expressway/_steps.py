@@ -25,6 +25,7 @@ from expressway.models import (
     results,
     shrinkage,
     survival,
+    trend,
 )
 from expressway.models import influence as influences
 from expressway.models.cells import groups
@@ -209,6 +210,12 @@ def check_settings(settings: deseq.Settings) -> None:
     if settings.size_factors not in get_args(Method):
         needed = f"size_factors must be one of {', '.join(get_args(Method))}"
         got = settings.size_factors
+    elif settings.trend not in get_args(trend.Kind):
+        needed = f"trend must be one of {', '.join(get_args(trend.Kind))}"
+        got = settings.trend
+    elif settings.cooks_cutoff is not None and not settings.cooks_cutoff > 0:
+        needed = "cooks_cutoff must be above 0 (inf: no count is an outlier)"
+        got = settings.cooks_cutoff
     elif not 0 < settings.alpha < 1:
         needed, got = "alpha must lie between 0 and 1", settings.alpha
     elif settings.prior_variance is not None and not 0 < settings.prior_variance < np.inf:
@@ -219,6 +226,51 @@ def check_settings(settings: deseq.Settings) -> None:
         return
     msg = f"{needed}, but is {got}"
     raise io.InputError(msg)
+
+
+def with_trend(settings: deseq.Settings, value: Any) -> tuple[deseq.Settings, deseq.Given]:
+    """Settings, and what is given, of an analysis with a user's own dispersion trend or none.
+
+    Raises
+    ------
+    InputError
+        As for `given_trend`.
+    """
+    own = given_trend(value)
+    if own is None:
+        return settings, deseq.NOTHING
+    return settings._replace(trend="given"), deseq.Given(trend=own)
+
+
+def given_trend(value: Any) -> trend.Trend | trend.Function | None:
+    """A user's own dispersion trend: a function, or nodes from a table of means and dispersions.
+
+    Parameters
+    ----------
+    value
+        A function mean -> dispersion; a DataFrame with the columns mean and dispersion, or two
+        columns; an array of pairs.
+
+    Raises
+    ------
+    InputError
+        It is neither, or a node is no pair of positive numbers.
+    """
+    if value is None or isinstance(value, trend.Trend) or callable(value):
+        return value
+    if isinstance(value, pd.DataFrame) and {"mean", "dispersion"} <= set(value.columns):
+        value = value[["mean", "dispersion"]]
+    try:
+        table = np.asarray(value, float)
+    except (TypeError, ValueError):
+        table = np.zeros(0)
+    if table.ndim != 2 or table.shape[1] != 2:
+        msg = (
+            f"trend is {type(value).__name__}; needed is a table with the columns mean and "
+            "dispersion, or a function that gives dispersions for means"
+        )
+        raise io.InputError(msg)
+    return trend.through(table[:, 0], table[:, 1])
 
 
 def layer_of(adata: anndata.AnnData, layer: str | None) -> Any:
@@ -317,12 +369,18 @@ def base_level(
 
 
 def trend_doubts(fit: deseq.DESeqFit) -> list[str]:
-    """One line, logged too, where the trend fell back to the mean."""
-    if fit.trend.kind != "mean":
+    """One line, logged too, where the trend is not of the kind that was asked for."""
+    return doubts_of(fit.trend, fit.settings.trend)
+
+
+def doubts_of(found: trend.Trend, wanted: trend.Kind) -> list[str]:
+    """The same of a trend."""
+    if found.kind == wanted:
         return []
-    doubt = (
-        "the dispersion trend a0 + a1 / mean does not fit these genes: "
-        "their mean dispersion is used instead"
-    )
+    said = "a0 + a1 / mean does not fit these genes"
+    if wanted == "local":
+        said = "cannot be a local regression of so few genes"
+    instead = "their mean dispersion" if found.kind == "mean" else "a local regression"
+    doubt = f"the dispersion trend {said}: {instead} is used instead"
     logger.warning("%s", doubt)
     return [doubt]

@@ -15,17 +15,26 @@ def test_parametric_trend_is_r_s(name, reference):
     np.testing.assert_allclose(ours, [inputs["asymptDisp"], inputs["extraPois"]], rtol=1e-9)
 
 
-def test_trend_that_rises_falls_back_to_the_mean_and_says_so(reference):
+def test_trend_that_rises_falls_back_to_local_regression(reference):
     inputs = reference("trend")["trends"]["rising"]
     assert inputs["error"]  # R gives up too
     mean, alpha = np.array(inputs["means"]), np.array(inputs["disps"])
     with pytest.raises(trend.TrendError):
         trend.parametric(mean, alpha)
     fit = trend.fit_trend(mean, alpha)
-    assert fit.kind == "mean"
-    assert fit.extra == 0
+    assert fit.kind == "local"
+    np.testing.assert_array_equal(fit.at(mean), trend.fit_trend(mean, alpha, "local").at(mean))
+    # Too few genes for a local quadratic: their mean.
+    assert trend.fit_trend(mean[::20], alpha[::20]).kind == "mean"
+
+
+def test_mean_trend_is_r_s(reference):
+    inputs = reference("trend")["trends"]["rising"]
+    mean, alpha = np.array(inputs["means"]), np.array(inputs["disps"])
+    fit = trend.fit_trend(mean, alpha, "mean")
     # A thousandth of 80 genes is none: the plain mean.
     np.testing.assert_allclose(fit.at(mean), alpha.mean(), rtol=1e-12)
+    np.testing.assert_array_equal(fit.log_slope(mean), 0.0)
 
 
 def test_genes_at_the_lower_bound_do_not_count(reference):

@@ -20,8 +20,10 @@ from expressway.core.order import Groups
 
 from . import dispersion, nb, outliers, trend
 from .genes import DEFAULTS as DEFAULTS
+from .genes import NOTHING as NOTHING
 from .genes import Frozen as Frozen
 from .genes import Gene as Gene
+from .genes import Given as Given
 from .genes import Settings as Settings
 from .genes import Stage as Stage
 from .genes import at_once as at_once
@@ -69,6 +71,7 @@ def fit(
     cells: Groups,
     settings: Settings = DEFAULTS,
     stage: Stage = at_once,
+    given: Given = NOTHING,
 ) -> tuple[DESeqFit, Cohort]:
     """Fit of every gene, and the cohort with its size factors.
 
@@ -82,6 +85,8 @@ def fit(
         Choices of the analysis.
     stage
         Runs each stage: ``stage(name, compute)`` returns what ``compute()`` returns.
+    given
+        What else the analysis is given.
 
     Raises
     ------
@@ -93,7 +98,7 @@ def fit(
     counted = stage("size factors", lambda: cohort.sum(log_counts))
     cohort = normalised(cohort, counted, settings.size_factors)
     genes = np.flatnonzero(counted.total > 0)
-    gene, frozen = fit_genes(cohort, genes, cells, settings, stage)
+    gene, frozen = fit_genes(cohort, genes, cells, settings, stage, given)
     found = stage("outliers", lambda: _find_outliers(cohort, gene, genes, cells, settings))
     if np.any(found.replace):
 
@@ -108,7 +113,7 @@ def fit(
         prior_variance=frozen.prior_variance,
         samples=n,
         linear_means=len(cells.size) == p,
-        cooks_cutoff=outliers.cutoff(n, p),
+        cooks_cutoff=_limit(settings, n, p),
         max_cooks=found.largest,
         flagged=found.flagged,
         outlier=found.outlier,
@@ -162,7 +167,7 @@ def _find_outliers(
 ) -> _Found:
     """Cook's flags of every gene, and which genes are refitted or lose their p-value."""
     n, p = int(np.sum(cells.size)), cohort.coefficients
-    limit = outliers.cutoff(n, p)
+    limit = _limit(settings, n, p)
     replicated = cells.cells[cells.size >= outliers.REPLICATES]
     replaceable = _replaceable(cells, settings)
     shared = (limit, replicated, replaceable)
@@ -190,6 +195,12 @@ def _find_outliers(
     for whole, part in zip(wholes, parts, strict=True):
         whole[genes[some]] = part
     return wholes
+
+
+def _limit(settings: Settings, n: int, p: int) -> float:
+    """Cook's distance above which a count is an outlier."""
+    given = settings.cooks_cutoff
+    return outliers.cutoff(n, p) if given is None else float(given)
 
 
 def _replaceable(cells: Groups, settings: Settings) -> Int[np.ndarray, "u"]:
@@ -245,7 +256,7 @@ def _with_replaced(
     fitted = _fitted(gene, genes)._replace(robust=found.robust[genes])
     bulk = outliers.Bulk(gene.base_mean[genes], gene.base_variance[genes])
     value = stage("replacement", lambda: outliers.replacement(cohort, bulk, n, genes))
-    shared = (outliers.cutoff(n, p), _replaceable(cells, settings))
+    shared = (_limit(settings, n, p), _replaceable(cells, settings))
     return cohort.map(outliers.replaced, fitted, value, shared=shared, genes=genes)
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from expressway._errors import InputError
 from expressway._types import Bool, Float, Int
 from expressway.core import linear
 from expressway.core.arrow import Arrow
@@ -18,6 +19,7 @@ from expressway.core.order import Groups
 
 from . import dispersion, moments, nb, outliers, trend
 from .size_factors import Method
+from .trend import Function, Kind, Trend
 
 # Runs a stage of a name and returns its result: timed, shown, or read back from a checkpoint.
 Stage = Callable[[str, Callable[[], Any]], Any]
@@ -32,9 +34,17 @@ class Settings(NamedTuple):
     """Choices of an analysis; the defaults are DESeq2's."""
 
     size_factors: Method = "ratio"
+    trend: Kind = "parametric"
+    """Of dispersions on means. given: the one passed along (`Given`). Where the parametric one does
+    not fit it is the local one."""
     prior_variance: float | None = None
     """Variance of log dispersion around the trend (natural log); estimated when not given."""
     replace_outliers: bool = True
+    cooks_cutoff: float | int | None = None
+    """Cook's distance above which a count is an outlier, for the filter of genes and for
+    replacement; the .99 quantile of F(p, n - p) when not given. With ``inf`` there are no outliers:
+    no gene loses its p-value and no count is replaced. (DESeq2 has a cutoff each, of ``results``
+    and of ``replaceOutliers``; its ``cooksCutoff=FALSE`` turns the filter off only.)"""
     min_replicates: int = 7
     """Samples a design cell needs for its outliers to be replaced."""
     keep_if_larger: bool = True
@@ -48,6 +58,17 @@ class Settings(NamedTuple):
 
 
 DEFAULTS = Settings()
+
+
+class Given(NamedTuple):
+    """What an analysis is given beside counts, design and settings."""
+
+    trend: Trend | Function | None = None
+    """Of ``Settings.trend`` "given": nodes (`trend.through`), or a function mean -> dispersion,
+    tabulated over the genes' means and ten times beyond both ends."""
+
+
+NOTHING = Given()
 
 
 class Gene(NamedTuple):
@@ -121,15 +142,22 @@ def first_sums(cohort: Cohort, n: int, genes: Int[np.ndarray, "k"]) -> First:
     )
 
 
-def fit_genes(
-    cohort: Cohort,
-    genes: Int[np.ndarray, "k"],
-    cells: Groups,
-    settings: Settings,
-    stage: Stage,
-    frozen: Frozen | None = None,
-) -> tuple[Gene, Frozen]:
-    """All stages between size factors and outliers, for the genes with a count."""
+class Wise(NamedTuple):
+    """Everything up to gene-wise dispersions."""
+
+    first: First
+    means: dispersion.Means
+    begin: Float[np.ndarray, "k p"]
+    """Where coefficients start."""
+    nearby: Float[np.ndarray, "k p"]
+    """Where they probably are."""
+    dispersions: dispersion.Dispersions
+
+
+def gene_wise(
+    cohort: Cohort, genes: Int[np.ndarray, "k"], cells: Groups, stage: Stage = at_once
+) -> Wise:
+    """The stages up to gene-wise dispersions, for genes with a count."""
     n, p = int(np.sum(cells.size)), cohort.coefficients
     first = stage("moments", lambda: first_sums(cohort, n, genes))
     if len(cells.size) == p:
@@ -145,8 +173,22 @@ def fit_genes(
         "gene-wise dispersions",
         lambda: dispersion.gene_wise(cohort, means, first.initial, n, genes),
     )
-    if frozen is None:
-        frozen = _prior(first.bulk.mean, wise.alpha, n - p, settings)
+    return Wise(first, means, begin, nearby, wise)
+
+
+def fit_genes(
+    cohort: Cohort,
+    genes: Int[np.ndarray, "k"],
+    cells: Groups,
+    settings: Settings,
+    stage: Stage,
+    frozen: Frozen | Given = NOTHING,
+) -> tuple[Gene, Frozen]:
+    """All stages between size factors and outliers, for the genes with a count."""
+    n, p = int(np.sum(cells.size)), cohort.coefficients
+    first, means, begin, nearby, wise = gene_wise(cohort, genes, cells, stage)
+    if isinstance(frozen, Given):
+        frozen = _prior(first.bulk.mean, wise.alpha, n - p, settings, frozen)
     fitted = frozen.trend.at(first.bulk.mean)
     prior = (fitted, frozen.prior_variance)
     best = stage(
@@ -177,10 +219,35 @@ def fit_genes(
     return _spread_out(found, genes, cohort.genes), frozen
 
 
+def trend_of(
+    mean: Float[np.ndarray, "k"], alpha: Float[np.ndarray, "k"], kind: trend.Kind, given: Given
+) -> trend.Trend:
+    """The trend of gene-wise dispersions on means, or the one that is given.
+
+    Raises
+    ------
+    InputError
+        The trend is to be the one given and none is, or none can be fitted (`trend.fit_trend`).
+    """
+    if kind != "given":
+        return trend.fit_trend(mean, alpha, kind)
+    if given.trend is None:
+        msg = "the dispersion trend is to be a given one, but none is given: pass trend=..."
+        raise InputError(msg)
+    curve = given.trend
+    if not isinstance(curve, trend.Trend):
+        curve = trend.tabulated(curve, float(np.min(mean)) / 10, float(np.max(mean)) * 10)
+    return trend.with_residuals(curve, mean, alpha)
+
+
 def _prior(
-    mean: Float[np.ndarray, "k"], alpha: Float[np.ndarray, "k"], df: int, settings: Settings
+    mean: Float[np.ndarray, "k"],
+    alpha: Float[np.ndarray, "k"],
+    df: int,
+    settings: Settings,
+    given: Given,
 ) -> Frozen:
-    fitted = trend.fit_trend(mean, alpha)
+    fitted = trend_of(mean, alpha, settings.trend, given)
     variance = settings.prior_variance
     if variance is None:
         variance = trend.prior_variance(alpha, fitted.at(mean), fitted.residual_variance, df)

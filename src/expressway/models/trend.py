@@ -1,9 +1,10 @@
 """Dispersion trend and prior: arithmetic on genes, no rows.
 
 Sources: Love, Huber & Anders 2014 (Genome Biology 15:550, methods) and DESeq2 1.38 ``R/core.R``
-(parametricDispersionFit, estimateDispersionsFit, estimateDispersionsPriorVar).
+(parametricDispersionFit, localDispersionFit, estimateDispersionsFit, estimateDispersionsPriorVar).
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -11,38 +12,131 @@ from scipy import special
 
 from expressway._errors import InputError
 from expressway._types import Bool, Float, Int
+from expressway.core.locfit import FEWEST, Curve, locfit
 from expressway.core.smooth import loess
 
 from .moments import MIN_DISPERSION
 
-Kind = Literal["parametric", "mean"]
+Kind = Literal["parametric", "local", "mean", "given"]
+Function = Callable[[np.ndarray], np.ndarray | float]
 # R stats::mad, constant: 1 / the normal's upper quartile, to five digits.
 MAD = 1.4826
+# Nodes on which a function that is given is tabulated.
+NODES = 512
+NOTHING = np.zeros(0)
+NOTHING.flags.writeable = False
 
 
 class Trend(NamedTuple):
-    """Dispersion as a function of the mean of normalised counts, ``asymptotic + extra / mean``."""
+    """Dispersion as a function of the mean of normalised counts.
+
+    parametric and mean: ``asymptotic + extra / mean``, where the mean's extra is 0. local: the
+    curve of `core.locfit` through nodes of (log mean, log dispersion, slope), beyond which it goes
+    on with the slope and a bend. given: log dispersion linear in log mean between nodes, constant
+    beyond them. Logarithms are natural.
+    """
 
     asymptotic: float
+    """NaN where nodes say what the trend is; likewise extra."""
     extra: float
     kind: Kind
     residual_variance: float
     """MAD² of ``log alpha - log trend`` (natural log) over the genes used."""
+    log_mean: Float[np.ndarray, "m"] = NOTHING
+    log_dispersion: Float[np.ndarray, "m"] = NOTHING
+    slope: Float[np.ndarray, "m"] = NOTHING
+    bend: float = 0.0
 
     def at(self, mean: Float[np.ndarray, "g"]) -> Float[np.ndarray, "g"]:
         """Dispersion at each mean."""
-        return self.asymptotic + self.extra / mean
+        if not len(self.log_mean):
+            return self.asymptotic + self.extra / mean
+        return np.exp(self._curve().at(np.log(mean)))
+
+    def log_slope(self, mean: Float[np.ndarray, "g"]) -> Float[np.ndarray, "g"]:
+        """Derivative of log dispersion in log mean, at each mean."""
+        if not len(self.log_mean):
+            return -self.extra / mean / self.at(mean)
+        return self._curve().slope_at(np.log(mean))
+
+    def _curve(self) -> "Curve | _Line":
+        if self.kind == "local":
+            return Curve(self.log_mean, self.log_dispersion, self.slope, float(self.bend))
+        return _Line(self.log_mean, self.log_dispersion)
+
+
+class _Line(NamedTuple):
+    """Straight between nodes, constant beyond."""
+
+    x: Float[np.ndarray, "m"]
+    value: Float[np.ndarray, "m"]
+
+    def at(self, x: Float[np.ndarray, "k"]) -> Float[np.ndarray, "k"]:
+        """Value at each x."""
+        return np.interp(x, self.x, self.value)
+
+    def slope_at(self, x: Float[np.ndarray, "k"]) -> Float[np.ndarray, "k"]:
+        """Derivative at each x; at a node that to its right."""
+        slopes = np.concatenate([[0.0], np.diff(self.value) / np.diff(self.x), [0.0]])
+        return slopes[np.searchsorted(self.x, x, side="right")]
+
+
+def through(mean: Float[np.ndarray, "m"], dispersion: Float[np.ndarray, "m"]) -> Trend:
+    """The trend through nodes that a user gives, in any order; without residual variance.
+
+    Raises
+    ------
+    InputError
+        There is no node, a mean or dispersion is not a positive number, or a mean occurs twice.
+    """
+    bad = ~((mean > 0) & (dispersion > 0) & np.isfinite(mean) & np.isfinite(dispersion))
+    if np.any(bad):
+        at = int(np.argmax(bad))
+        msg = (
+            f"node {at + 1} of the dispersion trend is mean {mean[at]:g}, dispersion "
+            f"{dispersion[at]:g}; needed are positive numbers"
+        )
+        raise InputError(msg)
+    order = np.argsort(mean)
+    twice = np.flatnonzero(np.diff(mean[order]) == 0)
+    if not len(mean) or len(twice):
+        found = f"mean {mean[order][twice[0]]:g} twice" if len(twice) else "no nodes"
+        msg = f"the dispersion trend has {found}; needed are nodes of different means"
+        raise InputError(msg)
+    nodes = np.log(mean[order]), np.log(dispersion[order])
+    return Trend(np.nan, np.nan, "given", np.nan, *nodes)
+
+
+def tabulated(function: Function, low: float, high: float) -> Trend:
+    """The trend of a user's function on `NODES` means from low to high, evenly spaced in their log.
+
+    Raises
+    ------
+    InputError
+        The function does not give a positive number for each of them.
+    """
+    mean = np.geomspace(low, high, NODES)
+    try:
+        value = np.broadcast_to(np.asarray(function(mean), float), mean.shape)
+    except (TypeError, ValueError) as error:
+        msg = f"the function of the dispersion trend fails on an array of means: {error}"
+        raise InputError(msg) from error
+    return through(mean, value)
 
 
 class TrendError(ValueError):
     """The parametric trend does not fit these genes."""
 
 
-def fit_trend(mean: Float[np.ndarray, "g"], alpha: Float[np.ndarray, "g"]) -> Trend:
-    """Parametric trend, or its mean fallback, over genes with dispersion above 1e-6.
+def fit_trend(
+    mean: Float[np.ndarray, "g"], alpha: Float[np.ndarray, "g"], kind: Kind = "parametric"
+) -> Trend:
+    """Trend over genes with dispersion above 1e-6.
 
-    The fallback (``kind == "mean"``) is the mean of dispersions above 1e-7, trimmed by .001 at
-    both ends. DESeq2 would fall back to a local regression.
+    local: local regression (`core.locfit`) of log dispersions on log means, weighted by the
+    means. mean: mean of dispersions above 1e-7, trimmed by .001 at both ends. Where the parametric
+    one does not fit it is the local one, as in DESeq2; where fewer than six genes, or one mean,
+    leave that undetermined, the mean (DESeq2 takes what locfit makes of them).
 
     Raises
     ------
@@ -56,15 +150,29 @@ def fit_trend(mean: Float[np.ndarray, "g"], alpha: Float[np.ndarray, "g"]) -> Tr
             "the counts vary no more than Poisson counts: check that they are raw counts"
         )
         raise InputError(msg)
-    try:
-        asymptotic, extra = parametric(mean[used], alpha[used])
-        kind: Kind = "parametric"
-    except TrendError:
-        asymptotic, extra, kind = float(np.mean(alpha[_trimmed(alpha)])), 0.0, "mean"
-    bare = Trend(asymptotic, extra, kind, np.nan)
-    residual = np.log(alpha) - np.log(bare.at(mean))
+    if kind == "parametric":
+        try:
+            bare = Trend(*parametric(mean[used], alpha[used]), "parametric", np.nan)
+            return with_residuals(bare, mean, alpha)
+        except TrendError:
+            kind = "local"
+    if kind == "local" and np.sum(used) >= FEWEST and np.ptp(mean[used]) > 0:
+        curve = locfit(np.log(mean[used]), np.log(alpha[used]), mean[used])
+        bare = Trend(np.nan, np.nan, "local", np.nan, *curve)
+    else:
+        bare = Trend(float(np.mean(alpha[_trimmed(alpha)])), 0.0, "mean", np.nan)
+    return with_residuals(bare, mean, alpha)
+
+
+def with_residuals(
+    bare: Trend, mean: Float[np.ndarray, "g"], alpha: Float[np.ndarray, "g"]
+) -> Trend:
+    """The trend with the residual variance of gene-wise dispersions about it."""
     above = alpha >= 100 * MIN_DISPERSION
-    spread = MAD * np.median(np.abs(residual[above] - np.median(residual[above])))
+    if not np.any(above):
+        return bare._replace(residual_variance=0.0)
+    residual = np.log(alpha[above]) - np.log(bare.at(mean[above]))
+    spread = MAD * np.median(np.abs(residual - np.median(residual)))
     return bare._replace(residual_variance=float(spread**2))
 
 
@@ -84,7 +192,7 @@ def parametric(mean: Float[np.ndarray, "g"], alpha: Float[np.ndarray, "g"]) -> t
 
 
 def _trimmed(alpha: Float[np.ndarray, "g"]) -> Int[np.ndarray, "k"]:
-    """Genes of which the mean is the fallback."""
+    """Genes whose mean is the trend of that kind."""
     some = np.flatnonzero(alpha > 10 * MIN_DISPERSION)
     cut = int(0.001 * len(some))
     return some[np.argsort(alpha[some], kind="stable")][cut : len(some) - cut]
@@ -97,7 +205,9 @@ def members(
     if trend.kind == "mean":
         return _trimmed(alpha)
     used = np.flatnonzero(alpha > 100 * MIN_DISPERSION)
-    return used[_iterated(mean[used], alpha[used])[1]]
+    if trend.kind == "parametric":
+        used = used[_iterated(mean[used], alpha[used])[1]]
+    return used
 
 
 def _iterated(
@@ -155,6 +265,8 @@ def prior_variance(
     """
     if df <= 3:
         above = alpha >= 100 * MIN_DISPERSION
+        if not np.any(above):
+            return 0.25
         return max(matched_variance(np.log(alpha[above] / fitted[above]), df), 0.25)
     return max(residual_variance - float(special.polygamma(1, df / 2)), 0.25)
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import anndata
 import numpy as np
@@ -25,6 +25,7 @@ def de(
     reference: Mapping[str, str] | None = None,
     layer: str | None = None,
     settings: deseq.Settings = deseq.DEFAULTS,
+    trend: Any = None,
     key: str = "de",
     memory: str | float | None = None,
     watch: deseq.Watch = lambda _: None,
@@ -56,6 +57,9 @@ def de(
         Layer that holds the counts instead of ``X``.
     settings
         Choices of the analysis.
+    trend
+        A dispersion trend of your own: a function of the mean of normalised counts, or a table of
+        nodes, columns mean and dispersion, between which log dispersion is linear in log mean.
     key
         Name under which results are stored.
     memory
@@ -82,10 +86,11 @@ def de(
 
     Notes
     -----
-    Doubts about the design, and a trend that fell back to the mean, are logged as warnings and
+    Doubts about the design, and a trend of another kind than asked for, are logged as warnings and
     stored in ``uns[key]["warnings"]``.
     """
     clock = io.Clock(watch)
+    settings, given = _steps.with_trend(settings, trend)
     _steps.check_settings(settings)
     with clock.stage("design"):
         origin = _origin(adata, design, contrast, reference, layer)
@@ -97,7 +102,8 @@ def de(
         counts = _steps.counts(adata, layer, memory=limit)
         pooled = Pooled(samples(counts, origin.coded.matrix), tell)
     spread = where(pooled) if where else pooled
-    fit, cohort = deseq.fit(spread, groups(origin.coded.matrix), settings, clock.run)
+    cells = groups(origin.coded.matrix)
+    fit, cohort = deseq.fit(spread, cells, settings, clock.run, given)
     doubts = [*origin.coded.warnings, *_steps.trend_doubts(fit)]
     with clock.stage("tests"):
         table, found = _steps.test(fit, wanted, adata.var_names)
