@@ -4,6 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+# Tests compile thousands of functions and run each once or twice, so XLA optimises none, and takes
+# its older emitters of loops: a quarter of the time. `XLA_FLAGS= pytest` has it do all its work.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
+
 import jax
 import pytest
 from jaxtyping import install_import_hook

@@ -198,11 +198,11 @@ def test_the_same_prior_again_changes_nothing(done, tmp_path):
 )
 def test_what_a_fit_has_settled_is_refused(done, tmp_path, more, said):
     result = resumed(done, tmp_path / "out", *more)
-    _refused(result, said)
+    assert_refused(result, said)
     assert not (tmp_path / "out").exists()
 
 
-def _refused(result, said):
+def assert_refused(result, said):
     assert result.exit_code == 2, result.output
     lines = result.stderr.splitlines()
     assert lines[-1].startswith("error: ")
@@ -245,7 +245,7 @@ TWO = ("--along", "pseudotime,steps", "--weights")
 )
 def test_mistakes_end_in_one_line(tables, tmp_path, more, said):
     result = run(tables, *more, "--out", str(tmp_path / "out"), samples="bad.csv")
-    _refused(result, said)
+    assert_refused(result, said)
     assert not (tmp_path / "out").exists()
 
 
@@ -253,7 +253,7 @@ def test_mistakes_end_in_one_line(tables, tmp_path, more, said):
     ("counts", "said"), [("zero.csv", "every count is zero"), ("halves.csv", "not a whole number")]
 )
 def test_what_is_no_counts(tables, tmp_path, counts, said):
-    _refused(run(tables, "--out", str(tmp_path / "out"), counts=counts), said)
+    assert_refused(run(tables, "--out", str(tmp_path / "out"), counts=counts), said)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_what_is_no_counts(tables, tmp_path, counts, said):
 )
 def test_what_is_needed(tmp_path, given, said):
     result = CliRunner().invoke(app, ["cluster", *given, "--out", str(tmp_path / "out")])
-    _refused(result, said)
+    assert_refused(result, said)
 
 
 @pytest.mark.parametrize(

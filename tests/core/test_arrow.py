@@ -69,7 +69,7 @@ def weights(n, seed=1):
     return np.random.default_rng(seed).uniform(0.1, 2, (n, G))
 
 
-def close(a, b, tolerance=ROUNDING):
+def assert_close(a, b, tolerance=ROUNDING):
     np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.max(np.abs(b)))
 
 
@@ -79,10 +79,10 @@ def test_stands_for_its_matrix(dense):
     np.testing.assert_array_equal(x.sparse().toarray(), dense)
     rng = np.random.default_rng(2)
     b, a = rng.normal(size=(dense.shape[1], G)), rng.normal(size=(G, dense.shape[0]))
-    close(x @ b, dense @ b)
-    close(a @ x, a @ dense)
-    close(jax.jit(lambda a, x: a @ x)(a, x), a @ dense)
-    close(jax.jit(lambda x, b: x @ b)(x, b), dense @ b)
+    assert_close(x @ b, dense @ b)
+    assert_close(a @ x, a @ dense)
+    assert_close(jax.jit(lambda a, x: a @ x)(a, x), a @ dense)
+    assert_close(jax.jit(lambda x, b: x @ b)(x, b), dense @ b)
     ones = linear.with_ones(x)
     np.testing.assert_array_equal(ones.sparse().toarray(), linear.with_ones(dense))
     number, size = linear.distinct(x)
@@ -108,12 +108,12 @@ def test_linear_verbs(dense):
     others, _, expected = verbs(w, dense, linear.with_ones(dense), v, free)
     for mine, other in zip(made, others, strict=True):
         assert isinstance(mine, Arrow)
-        close(matrix(mine), other)
-    close(matrix(linear.without_first(bigger)), others[0])
+        assert_close(matrix(mine), other)
+    assert_close(matrix(linear.without_first(bigger)), others[0])
     np.testing.assert_array_equal(matrix(made[2]), linear.frozen(matrix(made[0]), free))
-    close(product, expected)
+    assert_close(product, expected)
     info, dense_info = (jax.tree.map(np.asarray, each[0]) for each in (made, others))
-    close(linear.quadratic(info, v[0]), linear.quadratic(dense_info, v[0]))
+    assert_close(linear.quadratic(info, v[0]), linear.quadratic(dense_info, v[0]))
 
 
 @jax.jit  # one program, not one for each operation
@@ -143,7 +143,7 @@ def test_systems(dense):
         )
         assert np.all(definite)
     for mine, expected in zip(forms["wide"], forms["dense"], strict=True):
-        close(mine, expected, 1e-10)  # condition 1e4 and sums of thousands
+        assert_close(mine, expected, 1e-10)  # condition 1e4 and sums of thousands
 
 
 def test_covariances(dense):
@@ -154,13 +154,13 @@ def test_covariances(dense):
     expected = linear.sandwich(info, ridge)
     c = np.random.default_rng(7).normal(size=(5, dense.shape[1]))
     for mine, other in zip(found, expected, strict=True):
-        close(matrix(mine), other)
-        close(linear.diagonal(mine), linear.diagonal(other))
-        close(linear.quadratic(mine, c[0]), linear.quadratic(other, c[0]))
+        assert_close(matrix(mine), other)
+        assert_close(linear.diagonal(mine), linear.diagonal(other))
+        assert_close(linear.quadratic(mine, c[0]), linear.quadratic(other, c[0]))
         many = [linear.quadratic(other, row) for row in c]
         for form in (mine, other):
-            close(linear.quadratics(form, sparse.csr_matrix(c)), many)
-        close(jax.jit(linear.hat)(mine, x), linear.hat(other, dense))
+            assert_close(linear.quadratics(form, sparse.csr_matrix(c)), many)
+        assert_close(jax.jit(linear.hat)(mine, x), linear.hat(other, dense))
 
 
 @pytest.mark.parametrize("field", ["border", "cross", "diagonal"])
@@ -177,7 +177,7 @@ def test_derivatives(field):
     inverse = np.linalg.inv(matrix(info))
     at = matrix(Arrow(*(jnp.full_like(a, a is getattr(info, field)) for a in info[:3]), info.span))
     twice = 2.0 if field == "cross" else 1.0  # an entry of the cross part stands in two places
-    close(slope * at, twice * inverse * at, 1e-10)
+    assert_close(slope * at, twice * inverse * at, 1e-10)
 
 
 def test_not_positive_definite_is_that_gene_alone():
@@ -202,17 +202,17 @@ def test_empty_border():
     factor = linear.cholesky(info)
     b = np.ones((G, dense.shape[1]))
     other = linear.weighted_crossproduct(w, dense)
-    close(linear.solve(factor, b), b / np.asarray(linear.diagonal(np.asarray(other))))
-    close(linear.log_determinant(factor), linear.log_determinant(linear.cholesky(other)))
+    assert_close(linear.solve(factor, b), b / np.asarray(linear.diagonal(np.asarray(other))))
+    assert_close(linear.log_determinant(factor), linear.log_determinant(linear.cholesky(other)))
     assert np.all(linear.definite(factor))
     second = [linear.weighted_crossproduct(weights(len(dense), 5), form) for form in (x, dense)]
     twin = linear.traces(linear.cholesky(other), other, second[1])
     for mine, expected in zip(linear.traces(factor, info, second[0]), twin, strict=True):
-        close(mine, expected)
+        assert_close(mine, expected)
     found = linear.sandwich(jax.tree.map(np.asarray, info), 0.1)
     for mine, expected in zip(found, linear.sandwich(np.asarray(other), 0.1), strict=True):
-        close(matrix(mine), expected)
-        close(linear.hat(mine, x), linear.hat(expected, dense))
+        assert_close(matrix(mine), expected)
+        assert_close(linear.hat(mine, x), linear.hat(expected, dense))
 
 
 @pytest.mark.parametrize("covariate", [False, True])
@@ -237,8 +237,8 @@ def test_null_spaces(covariate):
     (some, direction, onto), (expected, other, projector) = found
     np.testing.assert_array_equal(some, expected)
     assert len(some) > 25
-    close(matrix(onto), projector, 1e-9)
-    close(direction, other, 1e-8)  # of systems with rank to decide
+    assert_close(matrix(onto), projector, 1e-9)
+    assert_close(direction, other, 1e-8)  # of systems with rank to decide
 
 
 def test_few_disjoint_columns_stay_dense():

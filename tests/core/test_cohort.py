@@ -61,7 +61,7 @@ SCALE = np.linspace(0.5, 2, 37)
 ROUNDING = 1e-13
 
 
-def same(found, expected, rtol=ROUNDING):
+def assert_same(found, expected, rtol=ROUNDING):
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
 
@@ -71,9 +71,9 @@ def same(found, expected, rtol=ROUNDING):
 def test_sum_is_additive_over_any_split(ends, columns):
     s = rows(columns=columns)
     expected = looped(SCALE, 3.0, s)
-    same(Pooled(s).sum(totals, SCALE, shared=(3.0,)), expected)
+    assert_same(Pooled(s).sum(totals, SCALE, shared=(3.0,)), expected)
     sites = Sites(split(s, *ends))
-    same(sites.sum(totals, SCALE, shared=(3.0,)), expected)
+    assert_same(sites.sum(totals, SCALE, shared=(3.0,)), expected)
     assert sites.rounds == 1
 
 
@@ -82,7 +82,7 @@ def test_padding_rows_do_nothing(n):
     s = rows(n)
     pooled = Pooled(s)
     # Up to 200 terms.
-    same(pooled.sum(totals, SCALE, shared=(3.0,)), looped(SCALE, 3.0, s), rtol=1e-12)
+    assert_same(pooled.sum(totals, SCALE, shared=(3.0,)), looped(SCALE, 3.0, s), rtol=1e-12)
     padded = pooled.take(np.arange(37))
     total = padded.y.shape[0]
     assert n <= total <= max(1.25 * n, n + 3)
@@ -101,7 +101,7 @@ def test_genes_choose_a_subset(genes, columns):
     whole = looped(SCALE, 3.0, s)
     for c in (Pooled(s), Sites(split(s, 3, 4))):
         found = c.sum(totals, SCALE[genes], shared=(3.0,), genes=genes)
-        same(found, (a[genes] for a in whole))
+        assert_same(found, (a[genes] for a in whole))
 
 
 def test_blocks_change_nothing(monkeypatch):
@@ -112,13 +112,13 @@ def test_blocks_change_nothing(monkeypatch):
         whole = Pooled(s).sum(totals, scale, shared=(3.0,))
     assert small.block < 300
     assert 300 % small.block  # the last block is not full
-    same(small.sum(totals, scale, shared=(3.0,)), whole)
+    assert_same(small.sum(totals, scale, shared=(3.0,)), whole)
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.int64, np.float32, np.float64, np.uint16])
 def test_counts_of_any_type(kind):
     s = rows()
-    same(
+    assert_same(
         Pooled(s._replace(y=s.y.astype(kind))).sum(totals, SCALE, shared=(3.0,)),
         looped(SCALE, 3.0, s),
     )
@@ -138,8 +138,8 @@ def test_map_replaces_fields_and_leaves_the_cohort(make):
     before = make(s)
     after = before.map(with_sizes, shared=(2.5,))
     expected = s._replace(offset=np.full((11, 1), np.log(2.5)), y=s.y * 2)
-    same(after.sum(totals, SCALE, shared=(3.0,)), looped(SCALE, 3.0, expected))
-    same(before.sum(totals, SCALE, shared=(3.0,)), looped(SCALE, 3.0, s))
+    assert_same(after.sum(totals, SCALE, shared=(3.0,)), looped(SCALE, 3.0, expected))
+    assert_same(before.sum(totals, SCALE, shared=(3.0,)), looped(SCALE, 3.0, s))
     assert isinstance(after, Cohort)
     assert after.genes == before.genes == 37
 
@@ -154,7 +154,7 @@ def test_map_of_some_genes_is_a_cohort_of_those(make, columns):
     if columns > 1:
         cut = cut._replace(offset=s.offset[:, genes])
     found = after.sum(totals, SCALE[genes], shared=(3.0,))
-    same(found, looped(SCALE[genes], 3.0, cut))
+    assert_same(found, looped(SCALE[genes], 3.0, cut))
 
 
 def test_collect_sees_rows_only_where_they_are_at_hand():

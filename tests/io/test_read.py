@@ -42,7 +42,7 @@ def message(counts: Path, samples: Path | None) -> str:
     return text
 
 
-def check(adata: ad.AnnData) -> None:
+def assert_read(adata: ad.AnnData) -> None:
     x = adata.X.toarray() if sp.issparse(adata.X) else adata.X
     np.testing.assert_array_equal(x, COUNTS)
     assert list(adata.var_names) == GENES
@@ -71,7 +71,7 @@ GENES_BY_SAMPLES = "gene,s1,s2\ng1,1,4\ng2,0,5\ng3,3,0\n"
 )
 def test_text(tmp_path: Path, table: Path, name: str, text: str) -> None:
     adata = read_counts(write(tmp_path / name, text), table)
-    check(adata)
+    assert_read(adata)
     assert adata.X.dtype.kind == "i"
 
 
@@ -88,7 +88,7 @@ def test_the_axis_with_more_sample_names_is_samples(tmp_path: Path, table: Path)
 
 
 def test_whole_floats_are_counts(tmp_path: Path, table: Path) -> None:
-    check(read_counts(write(tmp_path / "c.csv", GENES_BY_SAMPLES.replace("5", "5.0")), table))
+    assert_read(read_counts(write(tmp_path / "c.csv", GENES_BY_SAMPLES.replace("5", "5.0")), table))
 
 
 def test_names_that_look_like_something_else_stay_text(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_missing_values_in_the_sample_table_are_kept(tmp_path: Path) -> None:
 )
 def test_mtx(tmp_path: Path, table: Path, genes: str, barcodes: str) -> None:
     adata = read_counts(write_mtx(tmp_path, genes, barcodes), table)
-    check(adata)
+    assert_read(adata)
     assert isinstance(adata.X, sp.csr_matrix)
     assert adata.X.dtype.kind == "i"
 
@@ -127,7 +127,7 @@ def test_mtx_gz_with_a_prefix_and_samples_as_rows(tmp_path: Path, table: Path) -
     write(tmp_path / "GSM1_barcodes.tsv", "g1\ng2\ng3\n")
     scipy.io.mmwrite(tmp_path / "m.mtx", sp.coo_matrix(COUNTS[::-1]))
     write(tmp_path / "GSM1_matrix.mtx.gz", (tmp_path / "m.mtx").read_text())
-    check(read_counts(tmp_path / "GSM1_matrix.mtx.gz", table))
+    assert_read(read_counts(tmp_path / "GSM1_matrix.mtx.gz", table))
 
 
 @pytest.mark.parametrize("store", [np.asarray, sp.csr_matrix, sp.csc_matrix, np.float32])
@@ -138,7 +138,7 @@ def test_h5ad(tmp_path: Path, table: Path, store: type) -> None:
     alone = read_counts(tmp_path / "c.h5ad", None)
     assert list(alone.obs_names) == SAMPLES[::-1]
     joined = read_counts(tmp_path / "c.h5ad", table)
-    check(joined)
+    assert_read(joined)
     assert list(joined.obs["age"]) == [2, 1]
     assert not sp.issparse(adata.X) or isinstance(joined.X, sp.csr_matrix)
 
@@ -267,7 +267,11 @@ def test_check_counts_names_the_first_offender(store: type, value: float, expect
 @pytest.mark.parametrize("kind", [np.int32, np.uint16, np.int64, np.float32])
 @pytest.mark.parametrize("store", [np.asarray, sp.csr_matrix])
 def test_check_counts_accepts(store: type, kind: type) -> None:
-    check_counts(store(COUNTS.astype(kind)), GENES, SAMPLES, "adata.X")
+    given = store(COUNTS.astype(kind))
+    check_counts(given, GENES, SAMPLES, "adata.X")
+    left = given.toarray() if sp.issparse(given) else given
+    assert left.dtype == kind
+    np.testing.assert_array_equal(left, COUNTS)
 
 
 def test_check_counts_refuses_what_is_no_matrix_of_numbers() -> None:

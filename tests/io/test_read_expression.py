@@ -30,7 +30,7 @@ def table(tmp_path: Path) -> Path:
     return write(tmp_path / "samples.csv", TABLE)
 
 
-def check(adata: ad.AnnData) -> None:
+def assert_read(adata: ad.AnnData) -> None:
     x = adata.X.toarray() if sp.issparse(adata.X) else adata.X
     assert x.dtype == np.float64
     np.testing.assert_array_equal(x, X)
@@ -49,13 +49,13 @@ def refusal(read, *args, **kwargs) -> str:
 @pytest.mark.parametrize("missing", ["NA", "", "NaN", "nan", " NA"])
 def test_text(tmp_path: Path, table: Path, missing: str) -> None:
     text = TEXT.replace("NA", missing)
-    check(read_expression(write(tmp_path / "x.csv", text), table))
-    check(read_expression(write(tmp_path / "x.tsv", text.replace(",", "\t")), table))
+    assert_read(read_expression(write(tmp_path / "x.csv", text), table))
+    assert_read(read_expression(write(tmp_path / "x.tsv", text.replace(",", "\t")), table))
 
 
 def test_samples_as_rows(tmp_path: Path, table: Path) -> None:
     text = "sample,g1,g2,g3\ns2,4.25,5,0.001\ns1,-1.5,0,\n"
-    check(read_expression(write(tmp_path / "x.csv", text), table))
+    assert_read(read_expression(write(tmp_path / "x.csv", text), table))
 
 
 def test_whole_numbers_become_doubles(tmp_path: Path, table: Path) -> None:
@@ -73,7 +73,7 @@ def test_anndata(tmp_path: Path, table: Path, store: type, form: str) -> None:
     with warnings.catch_warnings(action="ignore"):  # of zarr defaults to come
         adata.write_h5ad(path) if form == "h5ad" else adata.write_zarr(path)
     joined = read_expression(path, table)
-    check(joined)
+    assert_read(joined)
     assert isinstance(joined.X, np.ndarray if store is np.asarray else sp.csr_matrix)
     assert list(joined.obs["lane"]) == [1, 2]
     assert list(read_expression(path).obs_names) == SAMPLES[::-1]
@@ -94,7 +94,7 @@ def test_mtx(tmp_path: Path, table: Path) -> None:
     scipy.io.mmwrite(tmp_path / "x.mtx", sp.coo_matrix(X.T))
     adata = read_expression(tmp_path / "x.mtx", table)
     assert isinstance(adata.X, sp.csr_matrix)
-    check(adata)
+    assert_read(adata)
 
 
 @pytest.mark.parametrize(

@@ -94,12 +94,12 @@ def central(fn, at, step=SMALL):
     return np.array([(fn(at + row) - fn(at - row)) / (2.0 * step) for row in rows]).T
 
 
-def close(found, expected, share=1e-6):
+def assert_close(found, expected, share=1e-6):
     """Central differences with a step of 1e-5: errors of 1e-10 and rounding / 1e-5."""
     np.testing.assert_allclose(found, expected, rtol=0, atol=share * np.max(np.abs(expected)))
 
 
-def near(found, expected, asked):
+def assert_near(found, expected, asked):
     """To the noise of fits: of pairs as many times that of sizes as there are genes in one."""
     size = np.array([150.0 if each.kind == "pairs" else 1.0 for each in asked])
     room = NOISE * size + CURVED * np.abs(expected)
@@ -125,8 +125,8 @@ def test_derivatives_of_genes(blocks):
         return mr.curved(rest, blocks)
 
     here = at(point)
-    close(here.gradient, central(lambda v: at(v).value, point))
-    close(here.hessian, central(lambda v: at(v).gradient, point))
+    assert_close(here.gradient, central(lambda v: at(v).value, point))
+    assert_close(here.hessian, central(lambda v: at(v).gradient, point))
 
 
 def test_derivatives_of_components(joint):
@@ -135,14 +135,14 @@ def test_derivatives_of_components(joint):
     t = of.start + 0.1 * rng.normal(size=len(of.start))
     weight = 30.0 * rng.normal(size=len(of.fixed.order))
     here = mg.first(t, of.fixed)
-    close(here.slope, central(lambda t: mg.first(t, of.fixed).divergence, t))
-    close(here.jacobian, central(lambda t: mg.first(t, of.fixed).natural, t))
+    assert_close(here.slope, central(lambda t: mg.first(t, of.fixed).divergence, t))
+    assert_close(here.jacobian, central(lambda t: mg.first(t, of.fixed).natural, t))
 
     def slope(t):
         at = mg.first(t, of.fixed)
         return at.slope - weight @ at.jacobian
 
-    close(mg.second(t, weight, of.fixed), central(slope, t))
+    assert_close(mg.second(t, weight, of.fixed), central(slope, t))
     # Prior numbers themselves, one block after the other.
     found = mg.cross(t, of.fixed)
     for b in range(2):
@@ -151,7 +151,7 @@ def test_derivatives_of_components(joint):
             def moved(x, name=name, b=b):
                 return mg.first(t, changed_fixed(of.fixed, name, b, x[0])).slope
 
-            close(found[:, number, b], central(moved, np.zeros(1))[:, 0])
+            assert_close(found[:, number, b], central(moved, np.zeros(1))[:, 0])
 
 
 def changed_fixed(fixed, name, b, x):
@@ -184,7 +184,7 @@ def test_optimum(case):
     asked = cs.quantities(of, ((0, 1),))
     found = cs.sensitivity(case.rough, case.sites, together=((0, 1),))
     assert found.quantities == asked
-    near(found.value, case.values(asked, case.mixtures), asked)
+    assert_near(found.value, case.values(asked, case.mixtures), asked)
 
 
 PAIRS = ((0, 1), (3, 7))
@@ -211,7 +211,7 @@ def test_prior(case, name):
         return case.sites, tuple(new)
 
     column = found.prior[:, found.prior_numbers.index((block, name))]
-    near(column, case.slope(found.quantities, change), found.quantities)
+    assert_near(column, case.slope(found.quantities, change), found.quantities)
 
 
 def test_likelihoods(case):
@@ -236,7 +236,7 @@ def test_likelihoods(case):
 
     expected_slope = case.slope(asked, change)
     assert np.max(np.abs(expected_slope)) > 1.0
-    near(total, expected_slope, asked)
+    assert_near(total, expected_slope, asked)
 
 
 def made_counts(g=40, n=30, seed=3):

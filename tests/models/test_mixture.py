@@ -41,7 +41,7 @@ def direct(theta, x, precision, ridge=mx.RIDGE):
     return -(jnp.sum(logsumexp(log_p[None] + inner, axis=1)) - 0.5 * ridge * jnp.sum(c**2)) / g
 
 
-def close(found, expected):
+def assert_close(found, expected):
     """To rounding of the largest."""
     expected = np.asarray(expected)
     np.testing.assert_allclose(
@@ -92,7 +92,7 @@ def test_derivatives(g, k, d):
         for found, each in zip(
             (gradient, hessian, mx.moved(theta, t, changes)), expected[1:], strict=True
         ):
-            close(found, each)
+            assert_close(found, each)
         np.testing.assert_allclose(hessian, hessian.T, rtol=0, atol=ROUNDING * np.max(abs(hessian)))
 
 
@@ -168,14 +168,14 @@ def test_it_adds_over_genes():
     sizes = np.array([1, 19, 21])
     each = [mx.value_gradient(theta, t.some(part), 0.0) for part in parts]
     assert whole[0] * 41 == pytest.approx(sizes @ [value for value, _ in each], rel=ROUNDING)
-    close(whole[1] * 41, sizes @ np.array([gradient for _, gradient in each]))
+    assert_close(whole[1] * 41, sizes @ np.array([gradient for _, gradient in each]))
     hessians = [mx.hessian(theta, mx.terms(observed.some(part)), 0.0) for part in parts]
-    close(mx.hessian(theta, t, 0.0) * 41, np.einsum("p,pij->ij", sizes, hessians))
+    assert_close(mx.hessian(theta, t, 0.0) * 41, np.einsum("p,pij->ij", sizes, hessians))
     # And the order of genes is nothing.
     order = np.random.default_rng(0).permutation(41)
     other = mx.terms(observed.some(order))
-    close(mx.value_gradient(theta, other)[1], mx.value_gradient(theta, t)[1])
-    close(mx.hessian(theta, other), mx.hessian(theta, t))
+    assert_close(mx.value_gradient(theta, other)[1], mx.value_gradient(theta, t)[1])
+    assert_close(mx.hessian(theta, other), mx.hessian(theta, t))
 
 
 def test_a_gene_that_says_nothing_only_counts():
@@ -186,7 +186,7 @@ def test_a_gene_that_says_nothing_only_counts():
     )
     with_, without = (mx.value_gradient(theta, mx.terms(each), 0.0) for each in (none, observed))
     assert with_[0] * 11 == pytest.approx(without[0] * 10, rel=ROUNDING)
-    close(with_[1] * 11, without[1] * 10)
+    assert_close(with_[1] * 11, without[1] * 10)
     mixture = mx.of_vector(theta, 2)
     found = mx.members(mixture, mx.terms(none))
     np.testing.assert_allclose(found.responsibility[-1], mixture.weight, rtol=1e-14)
@@ -211,7 +211,7 @@ def test_the_hessian_in_parts(monkeypatch, part):
     t = mx.terms(observed)
     whole = mx.hessian(theta, t)
     monkeypatch.setattr(mx, "PART", part)
-    close(mx.hessian(theta, t), whole)
+    assert_close(mx.hessian(theta, t), whole)
 
 
 def test_halves_of_symmetric_matrices():
