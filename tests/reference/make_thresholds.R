@@ -17,7 +17,8 @@ quoted <- function(x) if (length(x)) paste0("[", paste0("\"", x, "\"", collapse 
 
 tests <- list(
   list(case = "interaction", contrast = list(c("strainmut.timet2", "time_t2_vs_t0"), "strainmut.timet1"), threshold = .7),
-  list(case = "interaction", contrast = c("time", "t2", "t1"), threshold = 1.5),
+  list(case = "no_intercept", contrast = list("conditionc", "conditiona"), threshold = .7),
+  list(case = "batch", contrast = c("batch", "y", "x"), threshold = 1),
   list(case = "batch", contrast = list(character(), c("batch_y_vs_x", "batch_z_vs_x")), threshold = .5),
   list(case = "replicates", contrast = c("condition", "A", "B"), threshold = .5))
 
