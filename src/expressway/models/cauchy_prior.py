@@ -69,8 +69,8 @@ def cauchy_penalty(theta: Float[Array, "g p"], alpha: Float[Array, "g"], f: Scor
     ``log(1 + t²) + |others|² / (2 15²)``, t the first coefficient in units of its prior's scale.
     Its second derivative ``2 (1 - t²) / (1 + t²)²`` is negative where ``|t| > 1``. That of the
     parabola that touches it at t and lies above it elsewhere, ``2 / (1 + t²)``, is not, and takes
-    its place in Fisher's information. Where the second derivative of all is not positive definite, that
-    along the first coefficient (the others at their best) is taken without its sign.
+    its place in Fisher's information. Where the second derivative of all is not positive definite,
+    that along the first coefficient (the others at their best) is taken without its sign.
     """
     t = theta[:, 0]
     rise = 1.0 + t**2
