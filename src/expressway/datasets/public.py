@@ -117,7 +117,8 @@ def member(path: Path, pattern: str) -> tuple[str, bytes]:
                 if file is not None:
                     return one.name, file.read()
     except (OSError, EOFError, tarfile.TarError) as error:
-        msg = f"cannot read {path}: {error}; remove it, and it will be fetched again"
+        reason = " ".join(str(error).split())
+        msg = f"cannot read {path}: {reason}; remove it, and it will be fetched again"
         raise InputError(msg) from error
     msg = f"{path} holds no file {pattern}"
     raise InputError(msg)
@@ -126,10 +127,9 @@ def member(path: Path, pattern: str) -> tuple[str, bytes]:
 def _tables(counts: Path, samples: Path) -> Table:
     """What two csv files hold."""
     try:
-        values, obs = (
-            pd.read_csv(path, index_col=0, float_precision="round_trip")
-            for path in (counts, samples)
-        )
+        # Every double as it was written, to the last digit.
+        values = pd.read_csv(counts, index_col=0, float_precision="round_trip")
+        obs = pd.read_csv(samples, index_col=0, float_precision="round_trip")
     except (OSError, EOFError, ValueError) as error:
         reason = " ".join(str(error).split())
         msg = f"cannot read {counts} and {samples.name}: {reason}; get them anew"
@@ -143,7 +143,8 @@ def _tables(counts: Path, samples: Path) -> Table:
 
 def _public(wanted: Dataset, folder: Path | None) -> Table:
     """What is at the public addresses, or was fetched from there before."""
-    tried = f"{' and '.join(wanted.files)} are not in {folder or 'a folder EXPRESSWAY_DATA'}"
+    place = folder or "a folder (EXPRESSWAY_DATA and ../shared/data are none)"
+    tried = f"{' and '.join(wanted.files)} are not in {place}"
     advice = "set EXPRESSWAY_DATA to a folder that has these files"
     if wanted.read is None:
         msg = (

@@ -7,6 +7,7 @@ the right ones, the SHA-256 of their content says (`datasets.public`).
 """
 
 import importlib
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -69,7 +70,9 @@ def _parse(content: bytes, what: str) -> Any:
         msg = f"{what} is a file of R, which needs the package rdata: {install}"
         raise InputError(msg) from None
     try:
-        return parser.parse_data(content).object
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of kinds of files
+            return parser.parse_data(content).object
     except (ValueError, NotImplementedError, EOFError, OSError, IndexError) as error:
         msg = f"{what} cannot be read as a file of R: {' '.join(str(error).split())}"
         raise InputError(msg) from error

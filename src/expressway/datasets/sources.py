@@ -41,7 +41,7 @@ def _columns(**wanted: tuple[str, Sequence[str | int]]) -> Callable[[pd.DataFram
 def _read_airway(paths: Sequence[Path]) -> Table:
     counts, samples = (pd.read_csv(path, index_col=0) for path in paths)
     obs = samples.rename(columns={"celltype": "cell"})
-    obs["dex"] = obs["dex"].map({"control": "untrt", "treated": "trt"})
+    obs["dex"] = obs["dex"].replace({"control": "untrt", "treated": "trt"})
     return Table(counts[obs.index].to_numpy().T, list(counts.index), obs)
 
 
@@ -70,7 +70,7 @@ def _read_lcl3(paths: Sequence[Path]) -> Table:
         names = found.obs.index.astype(str)
         obs = found.obs.assign(individual=names, study=study)
         samples.append(obs.set_index(names + "_" + study[0]))
-        counts.append(pd.DataFrame(found.values, samples[-1].index, found.genes))
+        counts.append(pd.DataFrame(found.values, samples[-1].index, pd.Index(found.genes)))
     whole = pd.concat(counts, join="inner")
     whole = whole.loc[:, whole.sum() > 0].sort_index(axis=1)
     return Table(whole.to_numpy(), list(whole.columns), pd.concat(samples))

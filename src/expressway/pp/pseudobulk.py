@@ -77,8 +77,8 @@ def pseudobulk(
     counts = y.sum(axis=1)
     enough &= counts >= min_counts
     names = _names(levels)
-    left_out = pd.DataFrame({"cells": cells, "counts": counts}, index=names)[~enough]
-    left_out.index.name = "sample"
+    few = ~enough
+    left_out = pd.DataFrame({"cells": cells[few], "counts": counts[few]}, index=names[few])
     if not enough.any():
         msg = (
             f"none of the {len(levels):,} groups of {', '.join(columns)} has {min_cells:,} cells "
