@@ -10,6 +10,7 @@ from .contrast import contrast as contrast
 from .contrast import differences as differences
 from .design import Design as Design
 from .design import design as design
+from .design import design_columns as design_columns
 from .load import WORKING as WORKING
 from .load import by_gene as by_gene
 from .load import on_disk as on_disk
@@ -23,6 +24,11 @@ from .record import digest as digest
 from .record import peak_memory as peak_memory
 from .record import resident_memory as resident_memory
 from .record import versions as versions
+from .report import Image as Image
+from .report import Part as Part
+from .report import Report as Report
+from .report import tally as tally
+from .report import write_report as write_report
 from .sites import read_sites as read_sites
 from .tables import Influences as Influences
 from .tables import coefficients_table as coefficients_table
