@@ -12,7 +12,7 @@ from expressway import io
 from expressway._types import Array, Float
 from expressway.core.cohort import Cohort, Pooled, samples
 from expressway.core.order import Groups
-from expressway.core.sparse import Sparse, library_size
+from expressway.core.sparse import Sparse, library_size, rows_of_table
 from expressway.io.check import Counts
 from expressway.io.contrast import Contrast, ContrastSpec
 from expressway.io.design import Design
@@ -110,8 +110,8 @@ def cooks(fit: deseq.DESeqFit, cohort: Pooled) -> Float[np.ndarray, "n g"]:
     A gene whose counts were replaced was judged by the fit before (`deseq.replaced`). Inverses of
     the information and robust dispersions, which a fit does not keep, are computed again.
     """
-    cells = groups(cohort.rows.x)
-    gene = fit.gene
+    x: Any = cohort.rows.x
+    cells, gene = groups(x), fit.gene
     known = np.flatnonzero((gene.base_mean > 0) & ~fit.replaced)
     parts = [(known, gene)]
     if np.any(fit.replaced):
@@ -354,6 +354,13 @@ def cohort(
     """
     rows = samples(counts(adata, layer), coded.matrix)
     return Pooled(rows._replace(offset=log_sizes[:, None]))
+
+
+def normalised(cohort: Pooled) -> Float[np.ndarray, "n g"]:
+    """Counts divided by size factors."""
+    rows = cohort.rows
+    counts = np.asarray(rows_of_table(rows.y, 0, len(rows.weight)), float)
+    return counts * np.exp(-np.asarray(rows.offset))
 
 
 def base_level(

@@ -8,7 +8,7 @@ import pandas as pd
 
 from expressway import io
 
-from . import _store
+from . import _steps, _store
 
 
 def de(adata: anndata.AnnData, *, key: str = "de") -> pd.DataFrame:
@@ -37,6 +37,20 @@ def genes(adata: anndata.AnnData, *, key: str = "de") -> pd.DataFrame:
 def samples(adata: anndata.AnnData, *, key: str = "de") -> pd.DataFrame:
     """Size factor and library size (sum of counts) of each sample."""
     return _table(adata.obsm, f"{key}_samples", key).rename_axis("sample")
+
+
+def normalised(adata: anndata.AnnData, *, key: str = "de") -> pd.DataFrame:
+    """Counts divided by size factors, samples × genes (see `tl.de`).
+
+    Raises
+    ------
+    io.InputError
+        No analysis is stored there, samples or counts are not there or changed since.
+    """
+    _, origin = _store.load_fit(adata, key)
+    cohort = _steps.cohort(adata, origin.coded, origin.layer, _store.log_sizes(adata, key))
+    index = pd.Index(adata.obs_names, name="sample")
+    return pd.DataFrame(_steps.normalised(cohort), index, pd.Index(adata.var_names, name="gene"))
 
 
 def _table(store: Mapping[str, Any], name: str, key: str) -> pd.DataFrame:

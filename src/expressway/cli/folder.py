@@ -16,6 +16,7 @@ from expressway.io.contrast import ContrastSpec
 from expressway.models.gene_ranks import Choices
 from expressway.models.survival import Kind
 
+FORMATS = ("png", "pdf", "svg")
 # Letters of a contrast's name in the names of its files.
 _LETTERS = 60
 
@@ -143,27 +144,34 @@ def write(
     folder: Path,
     clock: io.Clock,
     inputs: Mapping[str, Any],
+    *,
+    formats: Sequence[str] = ("png",),
+    report: bool = False,
+    transformed: tuple[pd.DataFrame, str] | None = None,
 ) -> None:
     """Write everything into a folder; what the run read, and more to record of it, comes first.
 
     One contrast is written as ``results.csv``, several as ``results_NAME.csv``; likewise figures.
-    """
-    from expressway import pl  # after the analysis: a refusal need not wait for matplotlib
 
-    stored = adata.uns["de"]
-    figures = folder / "figures"
-    figures.mkdir(exist_ok=True)
-    with clock.stage("figures"):
-        trend = (stored["trend"]["asymptotic"], stored["trend"]["extra"])
-        drawn = {"dispersion": pl.dispersion(get.genes(adata), trend)}
-        for one in tested:
-            for name, draw in (("ma", pl.ma), ("volcano", pl.volcano)):
-                ax = draw(one.table, contrast=one.name, alpha=stored["settings"]["alpha"])
-                drawn[f"{name}{one.suffix}"] = ax
-        for name, ax in drawn.items():
-            figure = ax.get_figure(root=True)
-            if figure is not None:
-                figure.savefig(figures / f"{name}.png")
+    Parameters
+    ----------
+    inputs
+        What the run read, and more to record of it.
+    formats
+        Of the figures: some of `FORMATS`; none are written where there is none.
+    report
+        Write report.html too.
+    transformed
+        On which samples are compared: samples × genes, and the scale in words. By default
+        log₂ (normalised count + 1).
+    """
+    images: dict[str | None, list[io.Image]] = {}
+    if formats or report:
+        from . import figures  # after the analysis: a refusal need not wait for matplotlib
+
+        scale = None if transformed is None else figures.Transformed(*transformed)
+        with clock.stage("figures"):
+            images = figures.write(adata, tested, folder / "figures", formats, report, scale)
     with clock.stage("tables"):
         for one in tested:
             io.write_table(one.table, folder / f"results{one.suffix}.csv")
@@ -171,11 +179,69 @@ def write(
         if adata.n_obs:
             io.write_table(get.samples(adata), folder / "samples.csv")
     record = _record(adata, tested, clock, inputs)
+    if report:
+        with clock.stage("report"):
+            io.write_report(folder / "report.html", _report(record, tested, images))
+        record["seconds"] = seconds(clock.seconds, adata.uns["de"]["seconds"])
     names = [
         str(path.relative_to(folder).as_posix()) for path in folder.rglob("*.*") if path.is_file()
     ]
     record["files"] = sorted([*names, "run.json"])
     io.write_json(record, folder / "run.json")
+
+
+def parse_formats(text: str) -> list[str]:
+    """Formats of figures from a text such as "png,pdf".
+
+    Raises
+    ------
+    InputError
+        One is not of `FORMATS`.
+    """
+    found = list(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    if unknown := [kind for kind in found if kind not in FORMATS]:
+        msg = f"--figures {text}: {unknown[0]} is none of {', '.join(FORMATS)}"
+        raise io.InputError(msg)
+    return found
+
+
+def _report(
+    record: Mapping[str, Any],
+    tested: Sequence[Tested],
+    images: Mapping[str | None, list[io.Image]],
+) -> io.Report:
+    """What the report says of what the record has."""
+    design = record["design"]
+    first = {
+        "Design": design["formula"],
+        "Contrasts" if len(tested) > 1 else "Contrast": ", ".join(one.name for one in tested),
+        "Samples": f"{record['samples']:,}",
+        "Genes": f"{record['genes']:,}",
+        "False-discovery rate": f"{record['settings']['alpha']:g}",
+        "Finished": record["finished"],
+    }
+    names = ("trend", "prior_variance", "linear_means", "cooks_cutoff")
+    told = {*first, "finished", "versions", "samples", "genes", "design", "contrasts", "settings"}
+    told |= {*names, "warnings", "seconds"}
+    return io.Report(
+        title="Differential expression: " + ", ".join(one.name for one in tested[:3]),
+        facts=first,
+        parts=[
+            io.Part(one.name, one.table, images.get(one.suffix, []), one.threshold)
+            for one in tested
+        ],
+        alpha=float(record["settings"]["alpha"]),
+        figures=images.get(None, []),
+        warnings=list(record["warnings"]),
+        details={
+            "Settings": record["settings"],
+            "Design": {k: v for k, v in design.items() if k != "formula"},
+            "Estimated from all genes": {name: record[name] for name in names},
+            "Run": {name: value for name, value in record.items() if name not in told},
+            "Versions": record["versions"],
+        },
+        seconds=record["seconds"],
+    )
 
 
 def _suffixes(names: Sequence[str]) -> list[str]:

@@ -74,12 +74,11 @@ def excess(memory: str | None) -> None:
 
 def _counts(console: Console, table: pd.DataFrame, alpha: float) -> None:
     """Genes up, down, outlying, filtered and doubtful."""
-    tested = int((table["base_mean"] > 0).sum())
-    called = table["p_adj"] < alpha
-    change = table["log2_fold_change"]
-    numbers = {"up": int((called & (change > 0)).sum()), "down": int((called & (change < 0)).sum())}
+    found = io.tally(table, alpha)
+    tested = found["tested"]
+    numbers = {"up": found["up"], "down": found["down"]}
     for status, label in _STATUSES.items():
-        number = int((table["status"] == status).sum())
+        number = found.get(status, 0)
         if number or status in ("outlier", "low_count"):
             numbers[f"{status} ({label})"] = number
     say(console, f"{tested:,} genes with counts; adjusted p < {alpha:g}:")

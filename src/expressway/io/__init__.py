@@ -11,6 +11,7 @@ from .contrast import differences as differences
 from .contrast_text import parse_group as parse_group
 from .design import Design as Design
 from .design import design as design
+from .design import design_columns as design_columns
 from .formats import check_table_path as check_table_path
 from .formats import write_table as write_table
 from .formats import write_workbook as write_workbook
@@ -27,6 +28,11 @@ from .record import digest as digest
 from .record import peak_memory as peak_memory
 from .record import resident_memory as resident_memory
 from .record import versions as versions
+from .report import Image as Image
+from .report import Part as Part
+from .report import Report as Report
+from .report import tally as tally
+from .report import write_report as write_report
 from .sites import read_sites as read_sites
 from .sums import sum_rows as sum_rows
 from .tables import Influences as Influences

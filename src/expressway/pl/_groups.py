@@ -1,7 +1,7 @@
 """Groups of samples: their levels and colours, legends, and bars beside a map."""
 
 from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import matplotlib as mpl
 import numpy as np
@@ -12,12 +12,13 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.transforms import (
     Affine2D,
+    Affine2DBase,
     ScaledTranslation,
     Transform,
     blended_transform_factory,
 )
 
-from expressway._types import Int
+from expressway._types import Float, Int
 
 from . import _panels, _style
 
@@ -42,6 +43,8 @@ class Column(NamedTuple):
     """Place in the levels; -1 where the value is missing."""
     levels: tuple[str, ...]
     colours: tuple[str, ...]
+    numbers: Float[np.ndarray, "n"] | None = None
+    """Values of a column that is continuous."""
 
     def colour(self) -> list[str]:
         """Return the colour of each sample."""
@@ -49,16 +52,22 @@ class Column(NamedTuple):
 
     def marker(self) -> list[str]:
         """Return the marker of each sample."""
+        if self.numbers is not None:
+            return ["o" if code >= 0 else "x" for code in self.codes]
         return [_panels.look(int(code)).marker if code >= 0 else "x" for code in self.codes]
 
     def keys(self, *, colour: bool = True, marker: bool = True) -> list[Line2D]:
         """Return the legend's entries: the column's name, then its levels."""
-        if len(self.levels) > _MOST:
+        continuous = self.numbers is not None
+        if len(self.levels) > _MOST and not continuous:
             return [_key(f"{self.name}: {len(self.levels)} levels", "", _style.INK)]
         entries = [_key(f"{self.name}:", "", _style.INK)]
-        for i, level in enumerate(self.levels):
+        count = len(self.levels)
+        shown = np.linspace(0, count - 1, 4).round().astype(int) if continuous else range(count)
+        for i in map(int, shown):
             shade = self.colours[i] if colour else "#777777"
-            entries.append(_key(level, _panels.look(i).marker if marker else "s", shade))
+            sign = "o" if continuous else _panels.look(i).marker
+            entries.append(_key(self.levels[i], sign if marker else "s", shade))
         if np.any(self.codes < 0):
             entries.append(_key("missing", "x" if marker else "s", _ABSENT))
         return entries
@@ -87,26 +96,44 @@ def columns(groups: Groups, samples: pd.Index, most: int) -> list[Column]:
         message = f"groups has {what}; its index must name each sample once, as adata.obs does."
         raise ValueError(message)
     table = table.loc[samples]
-    return [_column(str(name), pd.Series(table[name])) for name in table.columns]
+    return [_column(table.iloc[:, j]) for j in range(table.shape[1])]
 
 
-def _column(name: str, values: pd.Series) -> Column:
+def _column(values: pd.Series) -> Column:
     """Return a column coded: categories keep their order unless all are numbers."""
+    name = str(values.name)
     known = pd.Series(values.dropna())
     if isinstance(known.dtype, pd.CategoricalDtype):
         distinct: list[Hashable] = [v for v in known.cat.categories if (known == v).any()]
         ordered = bool(known.cat.ordered)
     else:
         distinct, ordered = list(known.unique()), False
-    numbers = pd.to_numeric(pd.Series([str(v) for v in distinct], dtype=object), errors="coerce")
-    numeric = bool(len(distinct)) and not numbers.isna().any()
-    if numeric and not ordered:
-        distinct = [distinct[i] for i in np.argsort(numbers.to_numpy(), kind="stable")]
+    numbers = _numbers(distinct)
+    if numbers is not None and not ordered:
+        order = np.argsort(numbers, kind="stable")
+        distinct, numbers = [distinct[i] for i in order], numbers[order]
     place = {value: i for i, value in enumerate(distinct)}
     codes = np.array([place.get(value, -1) for value in values], dtype=int)
     written = [_panels.written(v) for v in distinct]
     levels = tuple(_panels.shortened(text, _NAME, _SIZE) for text in written)
-    return Column(name, codes, levels, _palette(len(levels), steps=numeric))
+    if (
+        numbers is not None
+        and len(levels) > _FEW
+        and isinstance(values.dtype, np.dtype)
+        and values.dtype.kind in "fiu"
+    ):
+        shade = 0.85 * (numbers - numbers[0]) / (numbers[-1] - numbers[0])
+        return Column(name, codes, levels, _sampled("viridis", shade), values.to_numpy(float))
+    return Column(name, codes, levels, _palette(len(levels), steps=numbers is not None))
+
+
+def _numbers(values: Sequence[Hashable]) -> Float[np.ndarray, "k"] | None:
+    """Return values as numbers, where all are or read as such."""
+    try:
+        found = np.array([float(str(value)) for value in values])
+    except ValueError:
+        return None
+    return found if len(found) and np.isfinite(found).all() else None
 
 
 def _palette(count: int, *, steps: bool) -> tuple[str, ...]:
@@ -143,8 +170,8 @@ def above(ax: Axes) -> Transform:
 
 
 def _points(ax: Axes) -> Transform:
-    inches = _panels.whole(ax).dpi_scale_trans
-    return Affine2D().scale(1 / 72) + inches + ScaledTranslation(0, 1, ax.transAxes)
+    inches, top = _panels.whole(ax).dpi_scale_trans, cast("Affine2DBase", ax.transAxes)
+    return Affine2D().scale(1 / 72) + inches + ScaledTranslation(0, 1, top)
 
 
 def legends(ax: Axes, parts: Sequence[Sequence[Line2D]], up: float = 2.0) -> None:

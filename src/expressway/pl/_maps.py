@@ -162,7 +162,15 @@ def squares(
     return mesh
 
 
-def bar(ax: Axes, mesh: QuadMesh, shades: Shades, label: str, *, final: bool = False) -> None:
+def bar(
+    ax: Axes,
+    mesh: QuadMesh,
+    shades: Shades,
+    label: str,
+    *,
+    aspect: float | int = 18,
+    final: bool = False,
+) -> None:
     """Draw the bar of a map's colours; the layout stays as it is then if it is to be final."""
     made = _panels.whole(ax).colorbar(
         mesh,
@@ -171,7 +179,7 @@ def bar(ax: Axes, mesh: QuadMesh, shades: Shades, label: str, *, final: bool = F
         extendfrac=0.03,
         fraction=0.06,
         pad=0.03,
-        aspect=18,
+        aspect=aspect,
     )
     made.outline.set_visible(False)
     _ticks.numbers(made.ax, "y", shades.high)

@@ -24,7 +24,8 @@ def counts(
     """Axes with the normalised counts of one gene plus ½ (log scale), by group.
 
     A point a sample, beside one another within a group: in an order that is always the same. Lines
-    are means of the groups' normalised counts.
+    are means of the groups' normalised counts. A column of many different numbers has an axis of
+    numbers instead.
 
     Parameters
     ----------
@@ -54,9 +55,8 @@ def counts(
         ax = Figure(figsize=_SIZE, dpi=200, layout="constrained").subplots()
     _style.axes(ax)
     colour, marker = main.colour(), found[-1].marker()
-    count = len(main.levels)
-    x = np.zeros(len(value))
-    for code in range(count):
+    x = np.zeros(len(value)) if main.numbers is None else main.numbers
+    for code in range(len(main.levels) if main.numbers is None else 0):
         here = np.flatnonzero(known & (main.codes == code))
         if not len(here):
             continue
@@ -84,8 +84,9 @@ def counts(
     low, high = value[some].min() + _ADDED, value[some].max() + _ADDED
     margin = max((high / low) ** 0.08, 1.12)
     ax.set_ylim(low / margin, high * margin)
-    ax.set_xlim(-0.6, count - 0.4)
-    _maps.name_samples(ax, list(main.levels))
+    if main.numbers is None:
+        ax.set_xlim(-0.6, len(main.levels) - 0.4)
+        _maps.name_samples(ax, list(main.levels))
     _style.titles(ax, main.name, "normalised count + ½")
     _panels.title(ax, str(normalised.name) if title is None else title, _inches(ax))
     if len(found) == 2:

@@ -71,7 +71,7 @@ def heatmap(
     _groups.legends(ax, [column.keys(marker=False) for column in found], up + 1)
     if not named:
         _style.titles(ax, f"{len(names):,} samples", "")
-    _maps.bar(ax, mesh, shades, label, final=own)
+    _maps.bar(ax, mesh, shades, label, aspect=28, final=own)
     return ax
 
 

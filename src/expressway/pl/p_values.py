@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from . import _style
 
@@ -49,7 +50,7 @@ def p_values(
     ax.bar(edges[:-1], rest, bottom=tested, color=_style.MUTED, **bar)
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1.05 * max(int((tested + rest).max(initial=0)), 1))
-    ax.yaxis.get_major_locator().set_params(integer=True)
+    ax.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     _style.titles(ax, "p-value" + (f" ({contrast})" if contrast else ""), "genes")
     entries = [_style.Entry("s", _style.SECOND, f"tested: {tested.sum():,}")]
