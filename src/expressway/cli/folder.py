@@ -13,6 +13,7 @@ import pandas as pd
 
 from expressway import get, io, tl
 from expressway.io.contrast import ContrastSpec
+from expressway.models import trend
 from expressway.models.gene_ranks import Choices
 from expressway.models.survival import Kind
 
@@ -154,8 +155,7 @@ def write(
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
     with clock.stage("figures"):
-        trend = (stored["trend"]["asymptotic"], stored["trend"]["extra"])
-        drawn = {"dispersion": pl.dispersion(get.genes(adata), trend)}
+        drawn = {"dispersion": pl.dispersion(get.genes(adata), trend.stored(stored["trend"]))}
         for one in tested:
             for name, draw in (("ma", pl.ma), ("volcano", pl.volcano)):
                 ax = draw(one.table, contrast=one.name, alpha=stored["settings"]["alpha"])
