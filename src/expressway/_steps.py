@@ -1,7 +1,7 @@
 """Steps that an analysis of one table and one of several sites share."""
 
 import logging
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import anndata
 import jax
@@ -256,15 +256,17 @@ def given_trend(value: Any) -> trend.Trend | trend.Function | None:
     InputError
         It is neither, or a node is no pair of positive numbers.
     """
-    if value is None or isinstance(value, trend.Trend) or callable(value):
+    if value is None or isinstance(value, trend.Trend):
         return value
+    if callable(value):
+        return cast("trend.Function", value)
     if isinstance(value, pd.DataFrame) and {"mean", "dispersion"} <= set(value.columns):
         value = value[["mean", "dispersion"]]
     try:
         table = np.asarray(value, float)
     except (TypeError, ValueError):
         table = np.zeros(0)
-    if table.ndim != 2 or table.shape[1] != 2:
+    if np.shape(table)[1:] != (2,):
         msg = (
             f"trend is {type(value).__name__}; needed is a table with the columns mean and "
             "dispersion, or a function that gives dispersions for means"

@@ -74,7 +74,7 @@ def store_fit(adata: anndata.AnnData, key: str, fit: deseq.DESeqFit, origin: Ori
         "coefficients": list(coded.names),
         "levels": {factor: list(levels) for factor, levels in coded.levels.items()},
         "reference": dict(origin.reference),
-        "trend": fit.trend._asdict(),
+        "trend": {k: np.array(v) if np.ndim(v) else v for k, v in fit.trend._asdict().items()},
         "prior_variance": fit.prior_variance,
         "samples": fit.samples,
         "linear_means": fit.linear_means,
@@ -122,7 +122,7 @@ def load_fit(adata: anndata.AnnData, key: str) -> tuple[deseq.DESeqFit, Origin]:
     )
     fit = deseq.DESeqFit(
         gene=gene,
-        trend=trend.Trend(**stored["trend"]),
+        trend=trend.stored(stored["trend"]),
         prior_variance=float(stored["prior_variance"]),
         samples=int(stored["samples"]),
         linear_means=bool(stored["linear_means"]),

@@ -217,8 +217,11 @@ def first(fit: DESeqFit, cohort: Pooled, before: Gene | None) -> First:
         gene = gene._replace(**dict(zip(names, parts, strict=True)))
     at = np.flatnonzero(np.isfinite(gene.dispersion_gene_wise) & (gene.base_mean > 0))
     mean, alpha = gene.base_mean[at], gene.dispersion_gene_wise[at]
-    found = trend.fit_trend(mean, alpha)
-    if not np.allclose(found[:2], fit.trend[:2], rtol=1e-6):
+    same = fit.trend.kind == "given"
+    if not same:
+        found = trend.fit_trend(mean, alpha, fit.settings.trend)
+        same = np.allclose(found.at(mean), fit.trend.at(mean), rtol=1e-6)
+    if not same:
         msg = (
             f"these {cohort.genes} genes do not give the dispersion trend of the fit: genes were "
             "taken away since; fit again, or ask for the conditional influence"
@@ -288,6 +291,9 @@ def pipeline(
 ) -> Influence:
     """Influence of every sample with dispersions and their trend moving.
 
+    A trend that the user gave does not move, and a local regression is held as a curve (`frozen`
+    says so): genes move along them with their means.
+
     Parameters
     ----------
     fit, cohort, contrasts
@@ -314,7 +320,8 @@ def pipeline(
         whole = part.cohort.collect(fn, *args, shared=(shared, wanted, rows), genes=part.at)
         held[part.place] = ~whole.settled
         found.append((part.place, whole.effect))
-    return gathered(fit, found, held, FROZEN["pipeline"])
+    of_trend = "the local dispersion trend" if fit.trend.kind == "local" else ""
+    return gathered(fit, found, held, (*FROZEN["pipeline"], *filter(None, [of_trend])))
 
 
 def used(
@@ -322,7 +329,10 @@ def used(
 ) -> upstream.Upstream:
     """Where the dispersion that tests use comes from: the mode, or for outliers gene-wise."""
     own, alpha = fit.gene.dispersion_outlier[genes], fit.gene.dispersion[genes]
-    return upstream.Upstream(means, np.log(alpha), np.where(own, 0.0, 1.0 / fit.prior_variance))
+    precision = np.where(own, 0.0, 1.0 / fit.prior_variance)
+    mean = fit.gene.base_mean[genes]
+    of_trend = fit.trend.at(mean), fit.trend.log_slope(mean)
+    return upstream.Upstream(means, np.log(alpha), precision, *of_trend)
 
 
 class OfAll(NamedTuple):
@@ -339,12 +349,12 @@ def moves_of_all(fit: DESeqFit, begin: First) -> OfAll:
     n, p = fit.samples, begin.part.cohort.coefficients
     rows = upstream.Rows(*(np.array(float(v)) for v in (n, n - p, max_dispersion(n))))
     fn = compiled(upstream.wise_linear if fit.linear_means else upstream.wise_glm)
-    up = upstream.Upstream(begin.means, np.log(begin.alpha), np.zeros(len(begin.alpha)))
+    none = np.zeros(len(begin.alpha))
+    up = upstream.Upstream(begin.means, np.log(begin.alpha), none, none + 1.0, none)
     wise = begin.part.cohort.collect(fn, up, shared=(rows,), genes=begin.part.at)
     moves = trend_moves.Moves(wise.log_alpha, wise.log_mean)
     d_a = trend_moves.root_moves(fit.trend, begin.who, begin.mean, begin.alpha, moves)
-    shared = upstream.Shared(np.array(fit.trend[:2]), d_a)
-    return OfAll(shared, rows, wise.settled)
+    return OfAll(upstream.Shared(d_a), rows, wise.settled)
 
 
 def _put(whole: np.ndarray, at: Int[np.ndarray, "k"], of: np.ndarray) -> np.ndarray:

@@ -20,7 +20,8 @@ from .deseq import DESeqFit, counts
 from .influence import First, Part, first, means_of, mode, moves_of_all, parts
 from .influence import pipeline as pipeline_influence
 from .means import BOX
-from .trend_moves import root
+from .trend import Trend
+from .trend_moves import root, shifted
 
 
 class Reason(IntEnum):
@@ -107,13 +108,15 @@ def pipeline(
     )
     found = _nothing(len(wanted), fit)
     of_fit = _of_all(again, begin.part.cohort)
-    start = of_fit._replace(trend=np.array(fit.trend[:2]))
-    whole = [_tests(part.cohort, *_ends(again, start, part), part.at, wanted) for part in every]
+    whole = [
+        _tests(part.cohort, *_ends(again, of_fit, fit.trend, part), part.at, wanted)
+        for part in every
+    ]
     for n in range(fit.samples):
         asked = [p.place >= 0 if pairs is None else pairs[n, p.place] for p in every]
         if not any(np.any(a) for a in asked):
             continue
-        start = None
+        start = moved = None
         for part, here, old in zip(every, asked, whole, strict=True):
             left = weighted(part.cohort, n, weight)
             some = _to_fit(part, left, n, np.flatnonzero(here), found)
@@ -122,13 +125,12 @@ def pipeline(
                     rows = weighted(begin.part.cohort, n, weight)
                     start = _of_all(again, rows)
                     # The fit's own trend follows R's stopping rules: moved by the difference.
-                    moved = start.trend - of_fit.trend + np.array(fit.trend[:2])
-                    start = start._replace(trend=moved)
-                if not np.all(start.trend > 0):
+                    moved = shifted(fit.trend, start.coefficients - of_fit.coefficients)
+                if moved is None:
                     found.reason[n, part.place[some]] = Reason.NO_TREND
                     continue
                 new = Part(left, part.at[some], part.place[some])
-                end = _tests(left, *_ends(again, start, new), new.at, wanted)
+                end = _tests(left, *_ends(again, start, moved, new), new.at, wanted)
                 _put(found, _Tests(*(a[..., some] for a in old)), n, new.place, end)
     return found
 
@@ -149,7 +151,8 @@ class _Start(NamedTuple):
 
     weight: float
     """Of all samples together."""
-    trend: Float[np.ndarray, "2"]
+    coefficients: Float[np.ndarray, "2"]
+    """Of the trend (`trend_moves.root`)."""
     beta: Float[np.ndarray, "k p"]
     """Of the means, and the means of normalised counts: genes with their own counts."""
     center: Float[np.ndarray, "k"]
@@ -174,7 +177,7 @@ def _of_all(again: _Again, cohort: Pooled) -> _Start:
 
 
 def _ends(
-    again: _Again, start: _Start, part: Part
+    again: _Again, start: _Start, trend: Trend, part: Part
 ) -> tuple[nb.Coefficients, Float[np.ndarray, "k"]]:
     """Coefficients and dispersions of some genes, with the trend given."""
     fit, place = again.fit, part.place
@@ -184,7 +187,7 @@ def _ends(
     else:
         own = np.searchsorted(again.begin.part.place, place)
         beta, center = start.beta[own], start.center[own]
-    level = start.trend[0] + start.trend[1] / center
+    level = trend.at(center)
     precision = np.where(fit.gene.dispersion_outlier[place], 0.0, 1.0 / fit.prior_variance)
     alpha = fit.gene.dispersion[place].copy()
     free = np.flatnonzero(~again.held[place])

@@ -4,8 +4,8 @@ Sources: Love, Huber & Anders 2014 (Genome Biology 15:550, methods) and DESeq2 1
 (parametricDispersionFit, localDispersionFit, estimateDispersionsFit, estimateDispersionsPriorVar).
 """
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from scipy import special
@@ -63,6 +63,22 @@ class Trend(NamedTuple):
         if self.kind == "local":
             return Curve(self.log_mean, self.log_dispersion, self.slope, float(self.bend))
         return _Line(self.log_mean, self.log_dispersion)
+
+
+def stored(parts: Mapping[str, Any]) -> Trend:
+    """The trend of which a file holds the fields."""
+    empty = {"log_mean": NOTHING, "log_dispersion": NOTHING, "slope": NOTHING, "bend": 0.0}
+    parts = empty | dict(parts)  # files of version 0.1 have no curves
+    return Trend(
+        asymptotic=float(parts["asymptotic"]),
+        extra=float(parts["extra"]),
+        kind=cast("Kind", str(parts["kind"])),
+        residual_variance=float(parts["residual_variance"]),
+        log_mean=np.asarray(parts["log_mean"], float),
+        log_dispersion=np.asarray(parts["log_dispersion"], float),
+        slope=np.asarray(parts["slope"], float),
+        bend=float(parts["bend"]),
+    )
 
 
 class _Line(NamedTuple):

@@ -13,6 +13,8 @@ from expressway._types import Float, Int
 
 from .trend import Trend
 
+# Curves that do not move: the user's own, and a local regression.
+HELD = ("local", "given")
 STEPS = 100
 # Share of a coefficient that a step of Fisher's changes before Newton's take over, and at the end.
 NEAR, ENOUGH = 1e-2, 1e-13
@@ -24,10 +26,12 @@ def root(
     mean: Float[np.ndarray, "g"],
     alpha: Float[np.ndarray, "g"],
 ) -> Float[np.ndarray, "2"]:
-    """The trend's coefficients; NaN where no positive ones solve the equation.
+    """The trend's coefficients; NaN where no positive ones solve the equation, 0 where it is held.
 
     Fisher scoring from the fit's, halved where a mean would not be positive, then Newton's method.
     """
+    if of.kind in HELD:
+        return np.zeros(2)
     if of.kind == "mean":
         return np.array([np.mean(alpha[who]), 0.0])
     x, y = _design(mean[who]), alpha[who]
@@ -43,6 +47,15 @@ def root(
         if np.all(np.abs(step) <= ENOUGH * np.abs(a)):
             return a if np.all(a > 0) else np.full(2, np.nan)
     return np.full(2, np.nan)
+
+
+def shifted(of: Trend, by: Float[np.ndarray, "2"]) -> Trend | None:
+    """The trend with its coefficients moved, unless they are no longer positive."""
+    if of.kind in HELD:
+        return of
+    new = of._replace(asymptotic=float(of.asymptotic + by[0]), extra=float(of.extra + by[1]))
+    positive = new.asymptotic > 0 and (new.extra > 0 or of.kind == "mean")
+    return new if positive else None
 
 
 def _design(mean: Float[np.ndarray, "k"]) -> Float[np.ndarray, "k 2"]:
@@ -73,6 +86,8 @@ def root_moves(
     moves: Moves,
 ) -> Float[np.ndarray, "2 n"]:
     """Derivative of `root` in the weight of each sample."""
+    if of.kind in HELD:
+        return np.zeros((2, moves.log_mean.shape[1]))
     some = who
     d_alpha = alpha[some][:, None] * moves.log_alpha[some]
     if of.kind == "mean":

@@ -38,6 +38,10 @@ class Upstream(NamedTuple):
     log_alpha: Float[Array, "g"]
     prior_precision: Float[Array, "g"]
     """Of the prior on log alpha; 0 for gene-wise dispersions."""
+    level: Float[Array, "g"]
+    """Of the trend, at the gene's mean."""
+    tilt: Float[Array, "g"]
+    """Derivative of its logarithm in log mean."""
 
 
 class Rows(NamedTuple):
@@ -193,10 +197,10 @@ def _settled(
 
 
 class Shared(NamedTuple):
-    """What all genes share, and how it moves."""
+    """How what all genes share moves."""
 
-    trend: Float[Array, "2"]
     d_trend: Float[Array, "2 n"]
+    """Of the trend's coefficients; 0 where it is held."""
 
 
 class Whole(NamedTuple):
@@ -217,16 +221,13 @@ def _whole(
     by_least_squares: bool,
 ) -> Whole:
     moved, found = _on_means(up, rows, s, by_least_squares=by_least_squares)
-    inverse = 1.0 / found.mean
-    level = shared.trend[0] + shared.trend[1] * inverse
-    d_level = shared.d_trend[0][:, None] + inverse[None] * (
-        shared.d_trend[1][:, None] - shared.trend[1] * found.log_mean
-    )
-    above = up.log_alpha - jnp.log(level)
+    d_coefficients = shared.d_trend[0][:, None] + shared.d_trend[1][:, None] / found.mean[None]
+    d_log_level = d_coefficients / up.level[None] + up.tilt[None] * found.log_mean
+    above = up.log_alpha - jnp.log(up.level)
     precision = up.prior_precision
     slope = moved.curve.slope + precision * above
     curvature = moved.curve.curvature + precision
-    pulled = moved.slope - precision[None] * d_level / level[None]
+    pulled = moved.slope - precision[None] * d_log_level
     settled = _settled(up.log_alpha, slope, curvature, rows)
     log_alpha = jnp.where(settled[None], -pulled / curvature[None], 0.0)
     return Whole(tested(at, log_alpha.T, contrasts, s), settled)

@@ -6,13 +6,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from expressway.models.trend import Trend
+
 from . import _style
 
-Trend = Callable[[np.ndarray], np.ndarray | float]
+Function = Callable[[np.ndarray], np.ndarray | float]
 
 
 def dispersion(
-    genes: pd.DataFrame, trend: Trend | tuple[float, float], *, ax: Axes | None = None
+    genes: pd.DataFrame, trend: Trend | Function | tuple[float, float], *, ax: Axes | None = None
 ) -> Axes:
     """Axes with dispersions against means of normalised counts (both log scale).
 
@@ -28,7 +30,8 @@ def dispersion(
         Genes table: index gene, columns base_mean, dispersion_gene_wise, dispersion,
         dispersion_outlier.
     trend
-        Dispersion as a function of the mean of normalised counts, or (a0, a1) of a0 + a1 / mean.
+        That of a fit (``fit.trend``), dispersion as a function of the mean of normalised counts,
+        or (a0, a1) of a0 + a1 / mean.
     ax
         Where to draw; by default a figure of its own.
 
@@ -49,7 +52,12 @@ def dispersion(
     floor = 0.0
     if drawn.any():
         grid = np.geomspace(mean[drawn].min(), mean[drawn].max(), 200)
-        fitted = trend[0] + trend[1] / grid if isinstance(trend, tuple) else trend(grid)
+        if isinstance(trend, Trend):
+            fitted = trend.at(grid)
+        elif isinstance(trend, tuple):
+            fitted = trend[0] + trend[1] / grid
+        else:
+            fitted = trend(grid)
         floor = np.min(fitted) / 100
         ax.plot(grid, np.broadcast_to(fitted, grid.shape), color=_style.INK, zorder=3)
 
