@@ -16,7 +16,7 @@ from expressway._types import Int
 from expressway.core.cohort import Ask, Pooled, samples
 from expressway.core.nested import projected
 from expressway.core.order import below
-from expressway.models import deseq, moments, nb, outliers, profile, size_factors
+from expressway.models import deseq, lrt, moments, nb, outliers, profile, quasi, size_factors
 
 STATISTICS = (
     size_factors.log_counts,
@@ -33,6 +33,11 @@ STATISTICS = (
     below(outliers.squared_error),
     outliers.flags,
     deseq.counts,
+    lrt.deviance,
+    lrt.level,
+    quasi.zeros,
+    quasi.rest,
+    quasi.narrow,
 )
 CHANGES = (size_factors.normalise, size_factors.shifted, outliers.replaced, projected)
 
