@@ -7,6 +7,7 @@ import anndata
 import pandas as pd
 
 from expressway import io
+from expressway.models.trend import Trend, stored
 
 from . import _steps, _store
 
@@ -51,6 +52,14 @@ def normalised(adata: anndata.AnnData, *, key: str = "de") -> pd.DataFrame:
     cohort = _steps.cohort(adata, origin.coded, origin.layer, _store.log_sizes(adata, key))
     index = pd.Index(adata.obs_names, name="sample")
     return pd.DataFrame(_steps.normalised(cohort), index, pd.Index(adata.var_names, name="gene"))
+
+
+def trend(adata: anndata.AnnData, *, key: str = "de") -> Trend:
+    """Dispersion as a function of the mean: ``.at(mean)``, and what it is made of."""
+    if key not in adata.uns:
+        msg = f"no analysis is stored under {key!r}; run expressway.tl.de first"
+        raise io.InputError(msg)
+    return stored(adata.uns[key]["trend"])
 
 
 def _table(store: Mapping[str, Any], name: str, key: str) -> pd.DataFrame:

@@ -10,13 +10,17 @@ import pytest
 from scipy import optimize, sparse, special, stats
 from test_real import LOG_P, load
 from test_reference import ASCENT, EARLY_MAP, limits
+from test_sites import split
 
 from expressway._errors import InputError
 from expressway.core.arrow import Wide, wide
 from expressway.core.cohort import Pooled, Samples, samples
+from expressway.core.nested import coordinates, without
 from expressway.core.solve import Status
 from expressway.models import lrt, nb
+from expressway.models.moments import moments
 from expressway.models.multiple_testing import independent_filter
+from expressway.models.parts import smaller
 
 N, G = 11, 7
 
@@ -126,9 +130,9 @@ TESTS = {
 
 
 def kept(case, test):
-    """Columns that the reduced design keeps."""
+    """Matrix of the design that keeps R's columns."""
     names = case.json["design_columns"]
-    return case.rows.x[:, [names.index(name) for name in test["columns"]]]
+    return np.eye(len(names))[:, [names.index(name) for name in test["columns"]]]
 
 
 @pytest.mark.parametrize("name", TESTS)
@@ -172,7 +176,7 @@ def test_replaced_counts_are_the_ones_tested(case, fitted, reference):
 
 def test_only_the_span_of_the_reduced_design_matters(case, fitted):
     c, f = case("interaction"), fitted("interaction")
-    reduced = c.rows.x[:, :4]
+    reduced = np.eye(c.rows.x.shape[1])[:, :4]
     first = lrt.likelihood_ratio(f.fit, f.cohort, reduced)
     turned = reduced @ np.array([[1, 1, 0, 0], [0, 2, 1, 0], [0, 0, -1, 0], [1, 0, 0, 1.0]])
     second = lrt.likelihood_ratio(f.fit, f.cohort, turned)
@@ -206,7 +210,7 @@ def test_a_wide_design(fitted):
     )
     none = np.zeros(genes, bool)
     fit = fit._replace(gene=gene, samples=2 * donors, outlier=none, replaced=none)
-    ours = lrt.likelihood_ratio(fit, cohort, x[:, :-1])
+    ours = lrt.likelihood_ratio(fit, cohort, coordinates(x, x[:, :-1]))
 
     def greatest(counts, x):
         def loss(beta):
@@ -222,17 +226,46 @@ def test_a_wide_design(fitted):
     assert ours.freedom == 1
 
 
+def test_one_column_that_is_constant_is_the_intercept(case, fitted, reference):
+    """In whatever units: the hypothesis of a contrast has its column to a sign."""
+    f = fitted("two_group")
+    keep = kept(case("two_group"), reference("lrt")["tests"]["two_group"])
+    one = lrt.likelihood_ratio(f.fit, f.cohort, keep)
+    for matrix in (-3.0 * keep, without(np.array([0.0, 2.0]))):
+        other = lrt.likelihood_ratio(f.fit, f.cohort, matrix)
+        # Statistics are differences of deviances near a hundred.
+        np.testing.assert_allclose(other.stat, one.stat, rtol=1e-10, atol=1e-10)
+    n = f.fit.samples
+    for matrix, value in ((-3.0 * keep, -3.0), (without(np.array([1.0, 0.0])), 0.0)):
+        sums = smaller(f.cohort, matrix).sum(moments, genes=np.arange(2))
+        assert lrt._constant(sums, n) == pytest.approx(value, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["two_group", "replicates", "interaction"])
+def test_sites(name, case, fitted, reference):
+    """The same numbers, with DESeq2's peculiarities, from sums of sites."""
+    c, f = case(name), fitted(name)
+    keep = kept(c, reference("lrt")["tests"][name])
+    one = lrt.likelihood_ratio(f.fit, f.cohort, keep)
+    sites = split(f.cohort.rows)
+    several = lrt.likelihood_ratio(f.fit, sites, keep, c.cells)
+    np.testing.assert_array_equal(several.status, one.status)
+    # What test_sites.py asks of estimates, and of p-values.
+    np.testing.assert_allclose(several.stat, one.stat, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(np.log(several.p_value), np.log(one.p_value), atol=1e-9)
+    with pytest.raises(InputError, match="give the design cells"):
+        lrt.likelihood_ratio(f.fit._replace(replaced=~f.fit.outlier), sites, keep)
+
+
 def test_what_cannot_be_is_refused(case, fitted):
-    c, f = case("two_group"), fitted("two_group")
-    x = c.rows.x
-    age = np.linspace(0, 1, len(x))[:, None]
-    with pytest.raises(InputError, match=r"column 0 .* reduced design is no combination"):
-        lrt.likelihood_ratio(f.fit, f.cohort, age)
-    with pytest.raises(InputError, match="reduced design has 2 columns and the full one 2"):
-        lrt.likelihood_ratio(f.fit, f.cohort, x)
+    f = fitted("two_group")
     fewer = Pooled(f.cohort.rows._replace(y=f.cohort.rows.y[:, 1:]))
-    with pytest.raises(InputError, match=r"samples x .* genes, but the fit is of"):
-        lrt.likelihood_ratio(f.fit, fewer, x[:, :1])
+    first = np.eye(2)[:, :1]
+    with pytest.raises(InputError, match=r"samples x .* genes in 2 columns, but the fit is of"):
+        lrt.likelihood_ratio(f.fit, fewer, first)
+    for matrix in (np.eye(2), first[:1], 0 * first):
+        with pytest.raises(InputError, match="2 coefficients needs a matrix of 2 rows and fewer"):
+            lrt.likelihood_ratio(f.fit, f.cohort, matrix)
 
 
 # --- real data --------------------------------------------------------------------------------
@@ -244,8 +277,8 @@ DROPPED = {"pasilla": r"condition", "fission": r":"}
 def test_real_data(name, data):
     """Airway and lcl3sub agree as well; two sets are enough for a suite."""
     real = load(name, data)
-    reduced = real.design.loc[:, ~real.design.columns.str.contains(DROPPED[name])]
-    ours = lrt.likelihood_ratio(real.fit, real.cohort, reduced.to_numpy(float))
+    left = ~real.design.columns.str.contains(DROPPED[name])
+    ours = lrt.likelihood_ratio(real.fit, real.cohort, np.eye(len(left))[:, left])
     r = pd.read_csv(data / "reference" / f"{name}.deseq2.lrt.csv.gz")
     assert list(r["gene"]) == list(real.r["gene"])
     p, r_p = ours.p_value, r["pvalue"].to_numpy()

@@ -2,7 +2,7 @@
 
 import io as streams
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,23 +75,10 @@ def draw(
         "Dispersions",
         "Gene-wise estimates, their trend over the mean, and the final values that are shrunken "
         "towards it: a trend that misses the cloud means that the model does not suit the data.",
-        _figure(pl.dispersion(genes, _trend(stored["trend"], genes))),
+        _figure(pl.dispersion(genes, get.trend(adata))),
     )
     if some is not None:
         yield from _of_samples(adata, some, tested)
-
-
-def _trend(
-    stored: dict[str, Any], genes: pd.DataFrame
-) -> tuple[float, float] | Callable[[np.ndarray], np.ndarray]:
-    """What the trend's line is drawn of: its coefficients, else its values at the genes."""
-    if stored["kind"] in ("parametric", "mean"):
-        return float(stored["asymptotic"]), float(stored["extra"])
-    mean, value = (pd.Series(genes[c]).to_numpy(float) for c in ("base_mean", "dispersion_trend"))
-    some = np.flatnonzero((mean > 0) & (value > 0))
-    some = some[np.argsort(mean[some], kind="stable")]
-    mean, value = np.log(mean[some]), np.log(value[some])
-    return lambda at: np.exp(np.interp(np.log(at), mean, value))
 
 
 def _of_contrast(

@@ -13,7 +13,6 @@ import pandas as pd
 
 from expressway import get, io, tl
 from expressway.io.contrast import ContrastSpec
-from expressway.models import trend
 from expressway.models.gene_ranks import Choices
 from expressway.models.survival import Kind
 

@@ -32,8 +32,7 @@ def basis(
             "fewer; leave out the columns that are tested, or exchange the two"
         )
         raise InputError(msg)
-    scaled = _scaled(reduced)
-    rest = np.linalg.norm(scaled - larger @ (larger.T @ scaled), axis=0)
+    rest = _left(larger, reduced)
     if np.any(rest > OUTSIDE):
         msg = (
             f"column {int(np.argmax(rest > OUTSIDE))} (from 0) of the reduced design is no "
@@ -42,6 +41,38 @@ def basis(
         )
         raise InputError(msg)
     return larger @ np.linalg.qr(larger.T @ smaller, mode="complete")[0]
+
+
+def outside(
+    full: Float[np.ndarray, "n p"], reduced: Float[np.ndarray, "n q"]
+) -> Float[np.ndarray, "q"]:
+    """Share of each reduced column's length that is outside the full design's span.
+
+    The reduced design is nested where none is above `OUTSIDE`.
+    """
+    return _left(_orthonormal(full, "full"), reduced)
+
+
+def coordinates(
+    full: Float[np.ndarray, "n p"], reduced: Float[np.ndarray, "n q"]
+) -> Float[np.ndarray, "p q"]:
+    """Matrix C of a hypothesis with ``full C = reduced``, by least squares.
+
+    Entries are made whole numbers, which those between designs of dummies are, if the columns are
+    met no worse for it.
+
+    Raises
+    ------
+    InputError
+        As `basis`.
+    """
+    basis(full, reduced)
+    unit = np.linalg.norm(reduced, axis=0) / np.linalg.norm(full, axis=0)[:, None]
+    found = np.linalg.lstsq(_scaled(full), _scaled(reduced))[0] * unit
+    whole = np.round(found) + 0.0  # no -0
+    near = np.where(np.abs(found - whole) <= OUTSIDE * unit, whole, found)
+    missed, before = (np.max(np.abs(full @ c - reduced), initial=0.0) for c in (near, found))
+    return near if missed <= before else found
 
 
 def projected(matrix: Float[Array, "p q"], s: Samples) -> dict[str, Array]:
@@ -53,8 +84,17 @@ def projected(matrix: Float[Array, "p q"], s: Samples) -> dict[str, Array]:
 
 
 def without(contrast: Float[np.ndarray, "p"]) -> Float[np.ndarray, "p q"]:
-    """Matrix of the design in which ``c'b = 0``: an orthonormal basis of such b, q = p - 1."""
-    return np.linalg.svd(contrast[None])[2][1:].T
+    """Matrix of the design in which ``c'b = 0``: an orthonormal basis of such b, q = p - 1.
+
+    Coefficients that the contrast does not weigh stay as they are, so that without one coefficient
+    its column is left out, and dummies of other levels remain dummies.
+    """
+    some = np.flatnonzero(contrast)
+    rest = np.linalg.svd(contrast[None, some])[2][1:].T
+    kept = np.delete(np.eye(len(contrast)), some, axis=1)
+    mixed = np.zeros((len(contrast), rest.shape[1]))
+    mixed[some] = rest
+    return np.hstack([kept, mixed])
 
 
 def leading(contrast: Float[np.ndarray, "p"]) -> Float[np.ndarray, "p p"]:
@@ -63,6 +103,14 @@ def leading(contrast: Float[np.ndarray, "p"]) -> Float[np.ndarray, "p p"]:
     With N of `without`, coefficients of ``x B`` are ``(c'b, N'b)`` and ``b = B (c'b, N'b)``.
     """
     return np.column_stack([contrast / (contrast @ contrast), without(contrast)])
+
+
+def _left(
+    larger: Float[np.ndarray, "n p"], reduced: Float[np.ndarray, "n q"]
+) -> Float[np.ndarray, "q"]:
+    """As `outside`, of an orthonormal basis."""
+    scaled = _scaled(reduced)
+    return np.linalg.norm(scaled - larger @ (larger.T @ scaled), axis=0)
 
 
 def _scaled(x: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "n p"]:

@@ -19,6 +19,8 @@ from .load import WORKING as WORKING
 from .load import by_gene as by_gene
 from .load import on_disk as on_disk
 from .load import parse_bytes as parse_bytes
+from .nested import nested as nested
+from .nested import nested_across as nested_across
 from .read import has_samples as has_samples
 from .read import read_counts as read_counts
 from .read import read_expression as read_expression

@@ -139,7 +139,7 @@ def agree(
 
 def of_columns(columns: Mapping[str, Column], formula: str, reference: Mapping[str, str]) -> Design:
     """The design of samples with these columns; its matrix is of no sample."""
-    return design(formula, _every_combination(columns), reference)
+    return design(formula, every_combination(columns), reference)
 
 
 def code(site: str, agreement: Agreement, adata: anndata.AnnData, key: bytes) -> Coded:
@@ -274,8 +274,8 @@ def _numbers(values: Sequence[Any], column: Column) -> np.ndarray:
     return np.array(values, dtype=float).astype(int if whole else float)
 
 
-def _every_combination(columns: Mapping[str, Column]) -> pd.DataFrame:
-    """A table with each combination of levels a few times, and numbers that are all different.
+def every_combination(columns: Mapping[str, Column]) -> pd.DataFrame:
+    """Return a table with each combination of levels, and numbers that are all different.
 
     No sample's row: it tells formulaic which columns there are. The numbers are positive, so that
     they have logarithms.

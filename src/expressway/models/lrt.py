@@ -5,25 +5,26 @@ fitNbinomGLMs, fitNbinomGLMsOptim). Dispersions are those of the full design; th
 coefficients are fitted at them.
 """
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from scipy import sparse, special
+from scipy import special
 
-from expressway._errors import InputError
 from expressway._types import Array, Float, Int
-from expressway.core import linear, nested
-from expressway.core.arrow import Wide, wide
-from expressway.core.cohort import Cohort, Pooled, Samples
+from expressway.core import linear
+from expressway.core.cohort import Cohort, Samples
 from expressway.core.linear import weighted_sum
+from expressway.core.order import Groups
 
 from . import nb
-from .cells import groups
-from .deseq import DESeqFit, replaced
-from .influence import Part
+from .deseq import DESeqFit
 from .means import MIN_MU, mean, row_weight
-from .moments import moments
+from .moments import Moments, moments
+from .parts import parts, smaller
+
+# Squares of rows that differ by more than a millionth of their length.
+EQUAL = 1e-12
 
 
 class LikelihoodRatio(NamedTuple):
@@ -76,88 +77,75 @@ def level(s: Samples) -> Level:
 
 
 def likelihood_ratio(
-    fit: DESeqFit, cohort: Cohort, reduced: Float[np.ndarray, "n q"]
+    fit: DESeqFit,
+    cohort: Cohort,
+    matrix: Float[np.ndarray, "p q"],
+    cells: Groups | None = None,
 ) -> LikelihoodRatio:
-    """Tests that the full design is no better than a reduced one, at the fit's dispersions.
+    """Tests that a design ``x C`` is as good as the full design x, at the fit's dispersions.
 
     Of genes with replaced counts the replaced ones are tested, and genes without a count after
     replacement have statistic 0 and p = 1. Three peculiarities are DESeq2's: coefficients are of
     its estimating equation (`nb.equation`), while means in the likelihood are not raised to .5;
-    they are for genes that the box-constrained solver finished; and a design of one column of ones
-    has the logarithm of the mean of normalised counts as its coefficient, not the likelihood's
-    optimum. A statistic can therefore be below 0; p is 1 there.
+    they are for genes that the box-constrained solver finished; and a design of one column that is
+    the same in every row has the logarithm of the mean of normalised counts as its coefficient, not
+    the likelihood's optimum. A statistic can therefore be below 0; p is 1 there.
 
     Parameters
     ----------
     fit, cohort
-        What `deseq.fit` returned; rows in this process's memory.
-    reduced
-        Its columns are combinations of the full design's.
+        What `deseq.fit` returned.
+    matrix
+        C, the hypothesis: `core.nested.coordinates` of a reduced design, or `core.nested.without`
+        a contrast.
+    cells
+        Design cells, as `deseq.fit` had them; not needed where rows are in memory.
 
     Raises
     ------
     InputError
-        If the designs are not nested, the reduced design's columns depend on one another, or the
-        rows are not those of the fit.
+        If the matrix is of no nested design, or the rows are not those of the fit.
     """
-    parts = _parts(fit, cohort)
-    x = parts[0].cohort.rows.x
-    full = x.sparse().toarray() if isinstance(x, Wide) else np.asarray(x, float)
-    nested.basis(full, reduced)
-    less = wide(sparse.csc_matrix(reduced)) if isinstance(x, Wide) else reduced
-    gene, ones = fit.gene, bool(np.all(reduced == 1))
+    gene = fit.gene
     stat, status = np.full(len(gene.base_mean), np.nan), np.zeros(len(gene.base_mean), dtype=int)
-    for part in parts:
+    for part in parts(fit, cohort, cells):
         alpha = gene.dispersion[part.place]
         own = nb.Coefficients(*(a[part.place] for a in (gene.beta, gene.beta_status, gene.boxed)))
-        smaller = Pooled(part.cohort.rows._replace(x=less), part.cohort.tell)
-        end = _coefficients(smaller, alpha, part.at, ones=ones)
-        difference = _deviance(smaller, end, alpha, part.at)
+        less = smaller(part.cohort, matrix)
+        end = _coefficients(less, alpha, part.at, fit.samples)
+        difference = _deviance(less, end, alpha, part.at)
         difference -= _deviance(part.cohort, own, alpha, part.at)
         stat[part.place], status[part.place] = difference, end.status
     stat[fit.replaced & (gene.base_mean == 0)] = 0.0
-    freedom = full.shape[1] - reduced.shape[1]
+    freedom = matrix.shape[0] - matrix.shape[1]
     p_value = special.chdtrc(freedom, np.maximum(stat, 0.0))
     return LikelihoodRatio(stat, np.where(fit.outlier, np.nan, p_value), freedom, status)
 
 
-def _parts(fit: DESeqFit, cohort: Cohort) -> list[Part]:
-    """Genes as they were fitted: those with their own counts, those with replaced ones."""
-    if not isinstance(cohort, Pooled):
-        msg = (
-            "a likelihood-ratio test needs the samples' rows in this process to know the designs; "
-            "fit a pooled analysis"
-        )
-        raise InputError(msg)
-    x, g = cohort.rows.x, cohort.genes
-    n = x.shape[0]
-    if n != fit.samples or g != len(fit.gene.base_mean):
-        msg = (
-            f"these are {n} samples x {g} genes, but the fit is of {fit.samples} x "
-            f"{len(fit.gene.base_mean)}: pass the cohort it was made from"
-        )
-        raise InputError(msg)
-    fitted = np.all(np.isfinite(fit.gene.beta), axis=1) & (fit.gene.base_mean > 0)
-    own = np.flatnonzero(fitted & ~fit.replaced)
-    found = [Part(cohort, own, own)]
-    if np.any(fit.replaced):
-        new = replaced(fit, cohort, groups(x if isinstance(x, Wide) else np.asarray(x)))
-        some = np.flatnonzero(fitted[new.genes])
-        found.append(Part(cast("Pooled", new.cohort), some, new.genes[some]))
-    return found
-
-
 def _coefficients(
-    cohort: Cohort, alpha: Float[np.ndarray, "k"], genes: Int[np.ndarray, "k"], *, ones: bool
+    cohort: Cohort, alpha: Float[np.ndarray, "k"], genes: Int[np.ndarray, "k"], n: int
 ) -> nb.Coefficients:
     """Coefficients of the reduced design."""
-    if ones:
+    sums = cohort.sum(moments, genes=genes)
+    constant = _constant(sums, n)
+    if constant:
         # DESeq2 R/core.R, fitNbinomGLMs, justIntercept.
         mean = cohort.sum(level, genes=genes)
-        beta = np.log(mean.total / mean.weight)[:, None]
+        beta = np.log(mean.total / mean.weight)[:, None] / constant
         return nb.Coefficients(beta, np.zeros(len(genes), int), np.zeros(len(genes), bool))
-    sums = cohort.sum(moments, genes=genes)
     return nb.coefficients(cohort, linear.solved_alike(sums.normal, sums.log), alpha, genes)
+
+
+def _constant(sums: Moments, n: int) -> float:
+    """What a design of one column has in every row; 0 where rows differ.
+
+    By Cauchy and Schwarz ``n sum x² = (sum x)²`` for equal x only, so that totals tell.
+    """
+    if sums.total.shape[1] != 1 or not len(sums.total):
+        return 0.0
+    square, total = float(linear.diagonal(sums.normal)[0, 0]), float(sums.total[0, 0])
+    # Squares that differ by less are sums of equal terms in another order.
+    return total / n if n * square - total**2 <= EQUAL * n * square else 0.0
 
 
 def _deviance(

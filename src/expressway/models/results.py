@@ -11,6 +11,7 @@ from expressway._errors import InputError
 from expressway._types import Array, Bool, Float, Int
 from expressway.core import linear
 from expressway.core.cohort import blocks, each, rows_of
+from expressway.core.solve import Status
 
 from .deseq import DESeqFit
 from .multiple_testing import Adjusted, benjamini_hochberg, ladder, on_ladder
@@ -49,6 +50,11 @@ class Other(NamedTuple):
     stat: Float[np.ndarray, "g"]
     p_value: Float[np.ndarray, "g"]
     """NaN where there is none."""
+    failed: Bool[np.ndarray, "g"] | None = None
+    """Genes whose test needed a fit that did not converge."""
+    of_contrast: bool = True
+    """Whether genes without counts in the samples that the contrast compares have p = 1. Those of
+    tests of nested designs keep their own (DESeq2 R/results.R, cleanContrast)."""
 
 
 class Results(NamedTuple):
@@ -100,9 +106,15 @@ def results(
             )
             raise InputError(msg)
         test = test._replace(stat=other.stat, p_value=other.p_value)
-    test = _ruled(fit, test, no_counts, threshold)
-    adjusted = _adjusting(fit)(test.p_value)
-    return Results(test, adjusted, statuses(fit, contrast, no_counts, adjusted), threshold)
+    ruled = _ruled(fit, test, no_counts, threshold)
+    if other is not None and not other.of_contrast:
+        own = _ruled(fit, test, np.zeros_like(no_counts), threshold)
+        ruled = ruled._replace(stat=own.stat, p_value=own.p_value)
+    adjusted = _adjusting(fit)(ruled.p_value)
+    if other is not None and other.failed is not None:
+        status = np.where(other.failed, Status.NOT_CONVERGED, fit.gene.beta_status)
+        fit = fit._replace(gene=fit.gene._replace(beta_status=status))
+    return Results(ruled, adjusted, statuses(fit, contrast, no_counts, adjusted), threshold)
 
 
 def _empty(fit: DESeqFit, takers: Takers) -> Bool[np.ndarray, "g"]:

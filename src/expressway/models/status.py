@@ -15,7 +15,7 @@ _TOUCHES = 1e-6
 MEANINGS = {
     "ok": "nothing to report",
     "all_zero": "no counts (after replacement of outliers, if any): nothing is estimated",
-    "no_counts": "no counts in the samples that the contrast compares: fold change 0, p = 1",
+    "no_counts": "no counts in the samples that the contrast compares: fold change 0, Wald p = 1",
     "outlier": "a sample's Cook's distance is above the cutoff: the p-value is withheld",
     "not_converged": "coefficients or dispersion did not converge: the numbers are not to be used",
     "low_count": "mean below the independent filter's threshold: no adjusted p-value",

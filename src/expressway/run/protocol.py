@@ -18,11 +18,13 @@ from expressway.core.nested import projected
 from expressway.core.order import below
 from expressway.models import (
     deseq,
+    lrt,
     moments,
     nb,
     normal_prior,
     outliers,
     profile,
+    quasi,
     size_factors,
 )
 
@@ -43,6 +45,11 @@ STATISTICS = (
     deseq.counts,
     normal_prior.prior_equation,
     normal_prior.prior_likelihood,
+    lrt.deviance,
+    lrt.level,
+    quasi.zeros,
+    quasi.rest,
+    quasi.narrow,
 )
 CHANGES = (size_factors.normalise, size_factors.shifted, outliers.replaced, projected)
 

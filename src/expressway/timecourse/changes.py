@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from expressway._types import Float
+from expressway.core.nested import coordinates
 from expressway.models.course import Plan, design
 from expressway.models.lrt import likelihood_ratio
 from expressway.models.moderated import f_test
@@ -34,7 +35,7 @@ def _counted_tests(
     mean = analysis.fit.gene.base_mean
     found: dict[str, Any] = {"base_mean": mean}
     for name, small in reduced_designs(given.plan, matrix).items():
-        test = likelihood_ratio(*analysis, small)
+        test = likelihood_ratio(*analysis, coordinates(matrix, small))
         found[f"stat_{name}"], found[f"p_value_{name}"] = test.stat, test.p_value
         found[f"p_adj_{name}"] = independent_filter(test.p_value, mean, settings.alpha).p_adj
     return pd.DataFrame(found, index=pd.Index(given.genes, name="gene"))
