@@ -70,7 +70,7 @@ def results(
     marks = np.append(takers.constant, takers.columns)
     positive = fit.gene.positive
     size = linear.quadratic(jax.tree.map(np.abs, positive), np.abs(marks))
-    no_counts = _nothing(linear.quadratic(positive, marks), size) & (fit.gene.base_mean > 0)
+    no_counts = _nothing(linear.quadratic(positive, marks), size) & _fitted(fit)
     test = wald(fit.gene.beta, fit.gene.covariance, contrast)
     if other is not None:
         test = test._replace(stat=other.stat, p_value=other.p_value)
@@ -108,7 +108,7 @@ def many(fit: DESeqFit, wanted: Differences) -> Many:
     parts = each(lambda at: _forms(fit, wanted, at), some)
     variance, shared, nothing = (np.concatenate(a, axis=1) for a in zip(*parts, strict=True))
     # A gene has no counts in either level's samples.
-    no_counts = nothing[:-1] & nothing[-1] & (fit.gene.base_mean > 0)
+    no_counts = nothing[:-1] & nothing[-1] & _fitted(fit)
     test = _ruled(fit, of(wanted.vectors @ fit.gene.beta.T, variance), no_counts)
     adjusted = each(_adjusting(fit), test.p_value)
     length = np.asarray(wanted.vectors.power(2).sum(axis=1))[:, 0]
@@ -140,6 +140,11 @@ def _nothing(
 ) -> Bool[np.ndarray, "*q g"]:
     """Sums of squared marks that are 0: marks are 0 or of order 1, what cancels leaves rounding."""
     return inside <= ROUNDING * size
+
+
+def _fitted(fit: DESeqFit) -> Bool[np.ndarray, "g"]:
+    """Genes with a count for which something was fitted: weights may rule that out."""
+    return (fit.gene.base_mean > 0) & ~np.isnan(fit.gene.dispersion)
 
 
 def _ruled(fit: DESeqFit, test: Wald, no_counts: Bool[np.ndarray, "*q g"]) -> Wald:

@@ -38,7 +38,9 @@ class TrendError(ValueError):
     """The parametric trend does not fit these genes."""
 
 
-def fit_trend(mean: Float[np.ndarray, "g"], alpha: Float[np.ndarray, "g"]) -> Trend:
+def fit_trend(
+    mean: Float[np.ndarray, "g"], alpha: Float[np.ndarray, "g"], kind: Kind = "parametric"
+) -> Trend:
     """Parametric trend, or its mean fallback, over genes with dispersion above 1e-6.
 
     The fallback (``kind == "mean"``) is the mean of dispersions above 1e-7, trimmed by .001 at
@@ -56,11 +58,14 @@ def fit_trend(mean: Float[np.ndarray, "g"], alpha: Float[np.ndarray, "g"]) -> Tr
             "the counts vary no more than Poisson counts: check that they are raw counts"
         )
         raise InputError(msg)
-    try:
-        asymptotic, extra = parametric(mean[used], alpha[used])
-        kind: Kind = "parametric"
-    except TrendError:
-        asymptotic, extra, kind = float(np.mean(alpha[_trimmed(alpha)])), 0.0, "mean"
+    asymptotic, extra = 0.0, 0.0
+    if kind == "parametric":
+        try:
+            asymptotic, extra = parametric(mean[used], alpha[used])
+        except TrendError:
+            kind = "mean"
+    if kind == "mean":
+        asymptotic = float(np.mean(alpha[_trimmed(alpha)]))
     bare = Trend(asymptotic, extra, kind, np.nan)
     residual = np.log(alpha) - np.log(bare.at(mean))
     above = alpha >= 100 * MIN_DISPERSION
