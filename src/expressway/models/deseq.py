@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from expressway._errors import InputError
 from expressway._types import Array, Bool, Float, Int
 from expressway.core.arrow import Wide
 from expressway.core.cohort import Cohort, Pooled, Samples, meanwhile, rows_of, samples
 from expressway.core.order import Groups
 
-from . import dispersion, nb, outliers, trend
+from . import dispersion, nb, outliers, size_iteration, trend, weights
 from .genes import DEFAULTS as DEFAULTS
 from .genes import NOTHING as NOTHING
 from .genes import Frozen as Frozen
@@ -27,8 +28,8 @@ from .genes import Given as Given
 from .genes import Settings as Settings
 from .genes import Stage as Stage
 from .genes import at_once as at_once
-from .genes import fit_genes
-from .size_factors import log_counts, normalised
+from .genes import bulk, fit_genes
+from .size_factors import LogCounts, log_counts, normalised
 
 Watch = Callable[[str], None]
 
@@ -64,6 +65,8 @@ class DESeqFit(NamedTuple):
     replaced: Bool[np.ndarray, "g"]
     """Genes refitted after their outliers were replaced."""
     settings: Settings
+    weighted: bool = False
+    """Rows brought observation weights."""
 
 
 def fit(
@@ -91,36 +94,86 @@ def fit(
     Raises
     ------
     InputError
-        If no size factors exist, or no gene varies more than Poisson counts.
+        If no size factors exist, or no gene varies more than Poisson counts; if what is given does
+        not go together, or a gene's largest weight is not 1.
     """
     if isinstance(cohort, Pooled):
         expect(cohort.rows.x, cells)
+    _check(cohort, settings, given)
+    n, p = int(np.sum(cells.size)), cohort.coefficients
     counted = stage("size factors", lambda: cohort.sum(log_counts))
-    cohort = normalised(cohort, counted, settings.size_factors)
-    genes = np.flatnonzero(counted.total > 0)
+    cohort = _sized(cohort, counted, n, settings, stage, given)
+    counts = np.flatnonzero(counted.total > 0)
+    genes = counts
+    if given.weighted:
+        genes = counts[stage("weights", lambda: weights.usable(cohort, counts))]
     gene, frozen = fit_genes(cohort, genes, cells, settings, stage, given)
-    found = stage("outliers", lambda: _find_outliers(cohort, gene, genes, cells, settings))
+    left = np.setdiff1d(counts, genes)
+    if len(left):
+        rest = stage("base means", lambda: bulk(cohort, n, left)[2])
+        gene.base_mean[left], gene.base_variance[left] = rest
+    found = stage("outliers", lambda: _find_outliers(cohort, gene, genes, cells, settings, frozen))
     if np.any(found.replace):
 
         def again(name: str, compute: Callable[[], Any]) -> Any:
             return stage(f"refit: {name}", compute)
 
         gene = _refit(cohort, gene, found, cells, settings, frozen, again)
-    n, p = int(np.sum(cells.size)), cohort.coefficients
     result = DESeqFit(
         gene=gene,
         trend=frozen.trend,
         prior_variance=frozen.prior_variance,
         samples=n,
-        linear_means=len(cells.size) == p,
+        linear_means=len(cells.size) == p and not given.weighted,
         cooks_cutoff=_limit(settings, n, p),
         max_cooks=found.largest,
         flagged=found.flagged,
         outlier=found.outlier,
         replaced=found.replace,
         settings=settings,
+        weighted=given.weighted,
     )
     return result, cohort
+
+
+def _check(cohort: Cohort, settings: Settings, given: Given) -> None:
+    """Refuse what does not go together.
+
+    Raises
+    ------
+    InputError
+        It does not.
+    """
+    iterated = settings.size_factors == "iterate"
+    if iterated and (given.offsets or given.weighted or given.controls is not None):
+        what = "weights" if given.weighted else "offsets" if given.offsets else "control genes"
+        msg = (
+            f"size factors by iteration take no {what}: leave the {what} out, or take size "
+            "factors ratio or poscounts"
+        )
+    elif settings.size_factors == "given" and given.controls is not None:
+        msg = "size factors are given, so control genes have no use: leave one of the two out"
+    elif given.weighted and isinstance(cohort, Pooled) and isinstance(cohort.rows.x, Wide):
+        msg = (
+            f"observation weights need a dense design, but this one has {cohort.coefficients} "
+            "columns, most of them levels of one factor: leave that factor or the weights out"
+        )
+    else:
+        return
+    raise InputError(msg)
+
+
+def _sized(
+    cohort: Cohort, counted: LogCounts, n: int, settings: Settings, stage: Stage, given: Given
+) -> Cohort:
+    """The cohort with size factors, or factors of genes × samples."""
+    if settings.size_factors != "iterate":
+        method, controls = settings.size_factors, given.controls
+        return normalised(cohort, counted, method, controls, offsets=given.offsets)
+    genes = np.flatnonzero(counted.total > 0)
+    name = "size factors by iteration"
+    done = stage(name, lambda: size_iteration.steps(cohort, genes, n))
+    return size_iteration.replayed(cohort, done)
 
 
 def expect(design: Float[Array, "n p"] | Wide, cells: Groups) -> None:
@@ -160,10 +213,18 @@ class _Found(NamedTuple):
     replace: Bool[np.ndarray, "g"]
     robust: Float[np.ndarray, "g"]
     """Robust dispersion that Cook's distances used."""
+    mean: Float[np.ndarray, "g"]
+    """Of normalised counts, without observation weights; so is the variance."""
+    variance: Float[np.ndarray, "g"]
 
 
 def _find_outliers(
-    cohort: Cohort, gene: Gene, genes: Int[np.ndarray, "k"], cells: Groups, settings: Settings
+    cohort: Cohort,
+    gene: Gene,
+    genes: Int[np.ndarray, "k"],
+    cells: Groups,
+    settings: Settings,
+    frozen: Frozen,
 ) -> _Found:
     """Cook's flags of every gene, and which genes are refitted or lose their p-value."""
     n, p = int(np.sum(cells.size)), cohort.coefficients
@@ -176,8 +237,10 @@ def _find_outliers(
     some = np.arange(len(genes))
     if not cohort.at_hand:
         some = np.flatnonzero(cohort.sum(outliers.flags, fitted, shared=shared, genes=genes).all)
-    bulk = outliers.Bulk(gene.base_mean[genes[some]], gene.base_variance[genes[some]])
-    robust = outliers.robust_dispersion(cohort, bulk, cells, genes[some])
+    plain = outliers.Bulk(gene.base_mean[genes[some]], gene.base_variance[genes[some]])
+    if frozen.weighted:
+        plain = bulk(cohort.map(weights.unweighted), n, genes[some])[2]
+    robust = outliers.robust_dispersion(cohort, plain, cells, genes[some])
     fitted = rows_of(fitted, some)._replace(robust=robust)
     if cohort.at_hand:
         found = cohort.collect(outliers.distances, fitted, shared=shared, genes=genes)
@@ -189,7 +252,7 @@ def _find_outliers(
     if settings.keep_if_larger and len(cells.size) == p == 2:
         outlier &= above < 3
     replace = (flags.all > 0) & (len(replaceable) > 0)
-    parts = _Found(largest, flags.all, outlier, replace, robust)
+    parts = _Found(largest, flags.all, outlier, replace, robust, *plain)
     wholes = _Found(*(np.zeros(cohort.genes, a.dtype) for a in parts))
     wholes.largest[:] = np.nan
     for whole, part in zip(wholes, parts, strict=True):
@@ -254,8 +317,8 @@ def _with_replaced(
     n, p = int(np.sum(cells.size)), cohort.coefficients
     genes = np.flatnonzero(found.replace)
     fitted = _fitted(gene, genes)._replace(robust=found.robust[genes])
-    bulk = outliers.Bulk(gene.base_mean[genes], gene.base_variance[genes])
-    value = stage("replacement", lambda: outliers.replacement(cohort, bulk, n, genes))
+    plain = outliers.Bulk(found.mean[genes], found.variance[genes])
+    value = stage("replacement", lambda: outliers.replacement(cohort, plain, n, genes))
     shared = (_limit(settings, n, p), _replaceable(cells, settings))
     return cohort.map(outliers.replaced, fitted, value, shared=shared, genes=genes)
 
@@ -281,9 +344,9 @@ def replaced(fit: DESeqFit, cohort: Cohort, cells: Groups) -> Replaced:
         As it had them.
     """
     genes = np.flatnonzero(fit.replaced)
-    kept = Frozen(fit.trend, fit.prior_variance)
+    kept = Frozen(fit.trend, fit.prior_variance, fit.weighted)
     before, _ = fit_genes(cohort, genes, cells, fit.settings, at_once, kept)
-    found = _find_outliers(cohort, before, genes, cells, fit.settings)
+    found = _find_outliers(cohort, before, genes, cells, fit.settings, kept)
     found = found._replace(replace=fit.replaced)
     new = _with_replaced(cohort, before, found, cells, fit.settings, at_once)
     return Replaced(before, new, genes)
@@ -296,5 +359,5 @@ class Counts(NamedTuple):
 
 
 def counts(s: Samples) -> Counts:
-    """Counts of each gene, summed over rows."""
-    return Counts(jnp.sum(s.weight[:, None] * s.y, axis=0))
+    """Counts of each gene that have a weight, summed over rows."""
+    return Counts(jnp.sum(s.weight[:, None] * s.y * (s.precision > 0), axis=0))

@@ -17,8 +17,8 @@ from expressway.core.cohort import Ask, Cohort
 from expressway.core.lowrank import LowRank
 from expressway.core.order import Groups
 
-from . import dispersion, moments, nb, outliers, trend
-from .size_factors import Method
+from . import dispersion, moments, nb, outliers, trend, weights
+from .size_factors import Method, overall_inverse
 from .trend import Function, Kind, Trend
 
 # Runs a stage of a name and returns its result: timed, shown, or read back from a checkpoint.
@@ -34,6 +34,7 @@ class Settings(NamedTuple):
     """Choices of an analysis; the defaults are DESeq2's."""
 
     size_factors: Method = "ratio"
+    """iterate: by maximum likelihood (`size_iteration`); given: rows bring them."""
     trend: Kind = "parametric"
     """Of dispersions on means. given: the one passed along (`Given`). Where the parametric one does
     not fit it is the local one."""
@@ -66,6 +67,12 @@ class Given(NamedTuple):
     trend: Trend | Function | None = None
     """Of ``Settings.trend`` "given": nodes (`trend.through`), or a function mean -> dispersion,
     tabulated over the genes' means and ten times beyond both ends."""
+    controls: Int[np.ndarray, "c"] | None = None
+    """Indices of the genes of which size factors are made; all when not given."""
+    offsets: bool = False
+    """Rows bring the logarithms of a matrix of normalisation as offsets, one for each gene."""
+    weighted: bool = False
+    """Rows bring observation weights (`Samples.precision`), each gene's largest being 1."""
 
 
 NOTHING = Given()
@@ -104,6 +111,7 @@ class Frozen(NamedTuple):
 
     trend: trend.Trend
     prior_variance: float
+    weighted: bool = False
 
 
 class First(NamedTuple):
@@ -120,18 +128,38 @@ class First(NamedTuple):
     positive: Float[np.ndarray, "k q q"] | Arrow
 
 
-def first_sums(cohort: Cohort, n: int, genes: Int[np.ndarray, "k"]) -> First:
-    """Moments, starts and directions of separation, from two sums."""
+def bulk(
+    cohort: Cohort, n: int, genes: Int[np.ndarray, "k"]
+) -> tuple[moments.Moments, moments.Spread, outliers.Bulk]:
+    """First and second sums of normalised counts, and their mean and variance."""
+    sums = cohort.sum(moments.moments, genes=genes)
+    center = sums.mean / n
+    by_least_squares = linear.solved_alike(sums.normal, sums.linear)
+    second = cohort.sum(moments.spread, center, by_least_squares, genes=genes)
+    return sums, second, outliers.Bulk(center, second.square / (n - 1))
+
+
+def first_sums(
+    cohort: Cohort,
+    n: int,
+    genes: Int[np.ndarray, "k"],
+    *,
+    weighted: bool = False,
+) -> First:
+    """Moments, starts and directions of separation, from two sums; three with weights."""
     sums = cohort.sum(moments.moments, genes=genes)
     by_least_squares = linear.solved_alike(sums.normal, sums.linear)
     begin = linear.solved_alike(sums.normal, sums.log)
     center = sums.mean / n
-    tried = nb.directions(sums.normal, sums.positive, sums.total)
+    # What rows without weight say of a direction does not matter.
+    inside = cohort.sum(weights.seen, genes=genes) if weighted else sums
+    tried = nb.directions(inside.normal, sums.positive, inside.total)
     asks = [Ask(moments.spread, (center, by_least_squares), genes=genes)]
     if len(tried.genes):
         asks.append(Ask(nb.sides, (tried.direction,), genes=genes[tried.genes]))
     second, *found = cohort.sums(*asks)
     against = found[0].against if found else np.zeros(0)
+    sums = sums._replace(inverse_size=overall_inverse(cohort, sums.inverse_size, genes))
     return First(
         bulk=outliers.Bulk(center, second.square / (n - 1)),
         linear=by_least_squares,
@@ -155,12 +183,17 @@ class Wise(NamedTuple):
 
 
 def gene_wise(
-    cohort: Cohort, genes: Int[np.ndarray, "k"], cells: Groups, stage: Stage = at_once
+    cohort: Cohort,
+    genes: Int[np.ndarray, "k"],
+    cells: Groups,
+    stage: Stage = at_once,
+    *,
+    weighted: bool = False,
 ) -> Wise:
     """The stages up to gene-wise dispersions, for genes with a count."""
     n, p = int(np.sum(cells.size)), cohort.coefficients
-    first = stage("moments", lambda: first_sums(cohort, n, genes))
-    if len(cells.size) == p:
+    first = stage("moments", lambda: first_sums(cohort, n, genes, weighted=weighted))
+    if len(cells.size) == p and not weighted:
         means = dispersion.Means(first.linear, linear=True)
         begin = nearby = first.begin
     else:
@@ -186,9 +219,11 @@ def fit_genes(
 ) -> tuple[Gene, Frozen]:
     """All stages between size factors and outliers, for the genes with a count."""
     n, p = int(np.sum(cells.size)), cohort.coefficients
-    first, means, begin, nearby, wise = gene_wise(cohort, genes, cells, stage)
+    weighted = frozen.weighted
+    first, means, begin, nearby, wise = gene_wise(cohort, genes, cells, stage, weighted=weighted)
     if isinstance(frozen, Given):
         frozen = _prior(first.bulk.mean, wise.alpha, n - p, settings, frozen)
+        frozen = frozen._replace(weighted=weighted)
     fitted = frozen.trend.at(first.bulk.mean)
     prior = (fitted, frozen.prior_variance)
     best = stage(

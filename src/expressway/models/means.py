@@ -22,3 +22,16 @@ def mean(beta: Float[Array, "g p"], s: Samples) -> Float[Array, "n g"]:
 def row_weight(s: Samples) -> Float[Array, "n #g"]:
     """What multiplies a row's terms: how often it counts × observation weight."""
     return s.weight[:, None] * s.precision
+
+
+# DESeq2 R/core.R, weightThreshold: rows of less weight are not in the Cox-Reid term's information.
+HEAVY = 1e-2
+
+
+def heavy(s: Samples) -> Float[Array, "n #g"]:
+    """How often a row counts where its observation weight is above `HEAVY`; 0 elsewhere.
+
+    DESeq2 R/core.R (weightThreshold) and src/DESeq2.cpp (log_posterior): the Cox-Reid term's
+    information is of these rows, not weighted.
+    """
+    return s.weight[:, None] * (s.precision > HEAVY)

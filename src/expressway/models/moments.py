@@ -29,7 +29,7 @@ class Moments(NamedTuple):
     """Sums over samples of normalised counts q = y / size factor."""
 
     mean: Float[Array, "g"]
-    """Sum of q."""
+    """Sum of q, times observation weights."""
     inverse_size: Float[Array, "g"]
     """Sum of 1 / size factor."""
     normal: Float[Array, "g p p"] | Arrow
@@ -39,13 +39,17 @@ class Moments(NamedTuple):
     log: Float[Array, "g p"]
     """``X' log(q + .1)`` (natural log): DESeq2's start for the coefficients."""
     positive: Float[Array, "g q q"] | Arrow
-    """``Z'Z``, Z = (1, X), over the rows with a count: q = p + 1."""
+    """``Z'Z``, Z = (1, X), over the rows with a count of weight above 0: q = p + 1."""
     total: Float[Array, "g p"]
     """Sum of x."""
 
 
 def moments(s: Samples) -> Moments:
-    """First sums of normalised counts, over rows."""
+    """First sums of normalised counts, over rows.
+
+    As in DESeq2 observation weights matter to the mean only (R/core.R, getBaseMeansAndVariances),
+    not to least squares, from which estimates start.
+    """
     present = s.weight[:, None]
     inverse = jnp.exp(-s.offset)
     q = s.y * inverse
@@ -55,12 +59,14 @@ def moments(s: Samples) -> Moments:
         return jnp.broadcast_to(alike, (s.y.shape[1], *alike.shape[1:]))
 
     return Moments(
-        mean=weighted_sum(present, q),
+        mean=weighted_sum(present, s.precision * q),
         inverse_size=of_each(weighted_sum(present, inverse)),
         normal=jax.tree.map(of_each, weighted_crossproduct(present, s.x)),
         linear=(present * q).T @ s.x,
         log=(present * log1p(q - 0.9)).T @ s.x,
-        positive=weighted_crossproduct(present * (s.y > 0), linear.with_ones(s.x)),
+        positive=weighted_crossproduct(
+            present * ((s.y > 0) & (s.precision > 0)), linear.with_ones(s.x)
+        ),
         total=of_each(present.T @ s.x),
     )
 
@@ -69,7 +75,7 @@ class Spread(NamedTuple):
     """Sums over samples of squared deviations of normalised counts."""
 
     square: Float[Array, "g"]
-    """Sum of (q - mean)²."""
+    """Sum of (v q - mean)², v observation weights."""
     excess: Float[Array, "g"]
     """Sum of ((q - m)² - m) / m², m = max(1, fitted by least squares)."""
 
@@ -80,7 +86,7 @@ def spread(center: Float[Array, "g"], linear: Float[Array, "g p"], s: Samples) -
     q = s.y * jnp.exp(-s.offset)
     m = jnp.maximum(1.0, s.x @ linear.T)
     return Spread(
-        square=weighted_sum(present, (q - center[None]) ** 2),
+        square=weighted_sum(present, (s.precision * q - center[None]) ** 2),
         excess=weighted_sum(present, ((q - m) ** 2 - m) / m**2),
     )
 

@@ -245,8 +245,8 @@ class Sides(NamedTuple):
 
 
 def sides(direction: Float[Array, "g p"], s: Samples) -> Sides:
-    """Number of rows with ``x d < 0``."""
-    wrong = (s.x @ direction.T < -SIDE) & (s.weight > 0)[:, None]
+    """Number of rows with ``x d < 0``, those of no observation weight left out."""
+    wrong = (s.x @ direction.T < -SIDE) & (s.weight > 0)[:, None] & (s.precision > 0)
     return Sides(jnp.sum(wrong, axis=0, dtype=float))
 
 

@@ -100,11 +100,12 @@ class Fitted(NamedTuple):
 def cooks(fit: Fitted, s: Samples) -> Float[Array, "n g"]:
     """Cook's distances ``(y - mu)² / V / p × h / (1 - h)²``, V = mu + robust mu².
 
-    h is the hat diagonal ``w x'(X'WX + ridge)⁻¹x`` with means in w raised to .5.
+    h is the hat diagonal ``w x'(X'WX + ridge)⁻¹x`` with means in w raised to .5 and observation
+    weights in w; residuals are not weighted (DESeq2 R/core.R, calculateCooksDistance).
     """
     mu = mean(fit.beta, s)
     m = jnp.maximum(mu, MIN_MU)
-    hat = m / (1.0 + fit.alpha[None] * m) * linear.hat(fit.inverse, s.x)
+    hat = s.precision * m / (1.0 + fit.alpha[None] * m) * linear.hat(fit.inverse, s.x)
     residual = (s.y - mu) ** 2 / (mu + fit.robust[None] * mu**2)
     return jnp.where(s.weight[:, None] > 0, residual / s.x.shape[1] * hat / (1.0 - hat) ** 2, 0.0)
 

@@ -21,7 +21,7 @@ from expressway.core.solve import Fit, Resumed, solve
 from expressway.core.special import gamma_ratio, log1p
 
 from . import ascent
-from .means import MIN_MU, mean, row_weight
+from .means import MIN_MU, heavy, mean, row_weight
 from .moments import MIN_DISPERSION, max_dispersion
 
 
@@ -72,7 +72,8 @@ def at_means(log_alpha: Float[Array, "g"], mu: Float[Array, "n g"], s: Samples) 
                           + mu / (1 + alpha mu) - alpha mu (y - mu) / (1 + alpha mu)²]
 
     the loss up to ``lgamma(y + 1) - y log mu``, as DESeq2 leaves it. W = mu / (1 + alpha mu) has
-    derivatives ``-alpha W²`` and ``-alpha W² + 2 alpha² W³``.
+    derivatives ``-alpha W²`` and ``-alpha W² + 2 alpha² W³``. Sums are weighted by observation
+    weights; those of the information are over the rows of some weight instead (`means.heavy`).
     """
     alpha = jnp.exp(log_alpha)
     r = 1.0 / alpha
@@ -84,13 +85,14 @@ def at_means(log_alpha: Float[Array, "g"], mu: Float[Array, "n g"], s: Samples) 
     left = (s.y - mu) * over
     # What a gene has in common comes after the sums: fewer functions of rows are computed twice.
     gap = r * (weighted_sum(rows, log) - ratio.digamma)
-    square = _times(alpha, weighted_crossproduct(rows * w * w, s.x))
-    cube = _times(alpha**2, weighted_crossproduct(rows * w * w * w, s.x))
+    inside = heavy(s)
+    square = _times(alpha, weighted_crossproduct(inside * w * w, s.x))
+    cube = _times(alpha**2, weighted_crossproduct(inside * w * w * w, s.x))
     return Profile(
         loss=weighted_sum(rows, (s.y + r[None]) * log) - ratio.log,
         slope=-gap - weighted_sum(rows, left),
         curvature=gap - r * r * ratio.trigamma - weighted_sum(rows, w - alpha[None] * w * left),
-        info=weighted_crossproduct(rows * w, s.x),
+        info=weighted_crossproduct(inside * w, s.x),
         info_slope=jax.tree.map(jnp.negative, square),
         info_curvature=jax.tree.map(lambda c, s: 2.0 * c - s, cube, square),
     )
@@ -104,9 +106,17 @@ def _times(by: Float[Array, "g"], a: Float[Array, "g p p"] | Arrow) -> Any:
 def adjusted(log_alpha: Float[Array, "g"], shape: Shape, f: Profile) -> Curve:
     """The profile with the Cox-Reid term and the normal prior on log alpha, both of the totals.
 
-    Adds ``log det(X'WX) / 2 + (log alpha - prior mean)² × prior precision / 2``.
+    Adds ``log det(X'WX) / 2 + (log alpha - prior mean)² × prior precision / 2``. Columns of the
+    design that are 0 in every row of some weight are left out of X, as in DESeq2 (log_posterior).
     """
-    return with_prior(log_alpha, shape, cox_reid(linear.cholesky(f.info), f))
+    info = f.info if isinstance(f.info, Arrow) else _held(f.info)
+    return with_prior(log_alpha, shape, cox_reid(linear.cholesky(info), f))
+
+
+def _held(a: Float[Array, "g p p"]) -> Float[Array, "g p p"]:
+    """The matrix with 1 where its diagonal is 0."""
+    eye = jnp.eye(a.shape[-1])[None]
+    return a + eye * (a == 0)
 
 
 def cox_reid(factor: Any, f: Profile) -> Curve:

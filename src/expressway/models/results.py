@@ -128,7 +128,7 @@ def _empty(fit: DESeqFit, takers: Takers) -> Bool[np.ndarray, "g"]:
         sign, marks = takers.squares.sign, sparse.csr_matrix(takers.squares.marks)
         inside = sign @ linear.quadratics(positive, marks)
         size = np.abs(sign) @ linear.quadratics(jax.tree.map(np.abs, positive), abs(marks))
-    return _nothing(inside, size) & (fit.gene.base_mean > 0)
+    return _nothing(inside, size) & _fitted(fit)
 
 
 class Differences(NamedTuple):
@@ -162,7 +162,7 @@ def many(fit: DESeqFit, wanted: Differences, tested: Threshold = NONE) -> Many:
     parts = each(lambda at: _forms(fit, wanted, at), some)
     variance, shared, nothing = (np.concatenate(a, axis=1) for a in zip(*parts, strict=True))
     # A gene has no counts in either level's samples.
-    no_counts = nothing[:-1] & nothing[-1] & (fit.gene.base_mean > 0)
+    no_counts = nothing[:-1] & nothing[-1] & _fitted(fit)
     test = _ruled(fit, of(wanted.vectors @ fit.gene.beta.T, variance), no_counts, tested)
     adjusted = each(_adjusting(fit), test.p_value)
     length = np.asarray(wanted.vectors.power(2).sum(axis=1))[:, 0]
@@ -195,6 +195,11 @@ def _nothing(
 ) -> Bool[np.ndarray, "*q g"]:
     """Sums of squared marks that are 0: marks are 0 or of order 1, what cancels leaves rounding."""
     return inside <= ROUNDING * size
+
+
+def _fitted(fit: DESeqFit) -> Bool[np.ndarray, "g"]:
+    """Genes with a count for which something was fitted: weights may rule that out."""
+    return (fit.gene.base_mean > 0) & ~np.isnan(fit.gene.dispersion)
 
 
 def _ruled(

@@ -15,6 +15,7 @@ _TOUCHES = 1e-6
 MEANINGS = {
     "ok": "nothing to report",
     "all_zero": "no counts (after replacement of outliers, if any): nothing is estimated",
+    "weights": "observation weights leave no counts or no full design: nothing is estimated",
     "no_counts": "no counts in the samples that the contrast compares: fold change 0, Wald p = 1",
     "outlier": "a sample's Cook's distance is above the cutoff: the p-value is withheld",
     "not_converged": "coefficients or dispersion did not converge: the numbers are not to be used",
@@ -75,6 +76,7 @@ def codes(
         ("not_converged", diverged),
         ("outlier", fit.outlier),
         ("no_counts", no_counts),
+        ("weights", np.isnan(gene.dispersion)),
         ("all_zero", gene.base_mean == 0),
     ):
         code[np.broadcast_to(applies, code.shape)] = names.index(name)

@@ -26,11 +26,17 @@ from expressway.models import (
     profile,
     quasi,
     size_factors,
+    size_iteration,
+    weights,
 )
 
 STATISTICS = (
     size_factors.log_counts,
     size_factors.log_sizes,
+    size_factors.inverse_sizes,
+    size_iteration.log_likelihood,
+    size_iteration.change,
+    weights.seen,
     moments.moments,
     moments.spread,
     profile.profile_glm,
@@ -51,7 +57,20 @@ STATISTICS = (
     quasi.rest,
     quasi.narrow,
 )
-CHANGES = (size_factors.normalise, size_factors.shifted, outliers.replaced, projected)
+CHANGES = (
+    size_factors.normalise,
+    size_factors.shifted,
+    size_factors.overall,
+    size_iteration.at_one,
+    size_iteration.one_level,
+    size_iteration.anchored,
+    size_iteration.sized,
+    weights.unweighted,
+    outliers.replaced,
+    projected,
+)
+# Changes to a design of one column.
+TO_ONE = (size_iteration.at_one, size_iteration.one_level, size_iteration.anchored)
 
 _STATISTIC = {statistic.__name__: statistic for statistic in STATISTICS}
 _CHANGE = {change.__name__: change for change in CHANGES}
