@@ -124,52 +124,64 @@ def shrunken(
     """
     places = np.concatenate([part.place for part in parts]) if parts else np.zeros(0, dtype=int)
     prior = adapted(fit, contrast, np.sort(places))
-    modes = tuple(_modes(fit, part, contrast, prior) for part in parts)
-    return Found(modes, prior.scale)
+    gene = fit.gene
+    found = [
+        modes(
+            Start(gene.beta[one.place], gene.covariance[one.place], gene.dispersion[one.place]),
+            one,
+            contrast,
+            prior,
+        )
+        for one in parts
+    ]
+    return Found(tuple(found), prior.scale)
 
 
-def _modes(fit: DESeqFit, part: Part, contrast: Float[np.ndarray, "p"], prior: Prior) -> Mode:
-    """The highest modes of some genes."""
+class Start(NamedTuple):
+    """What was found of some genes without a prior; natural log."""
+
+    beta: Float[np.ndarray, "k p"]
+    covariance: Float[np.ndarray, "k p p"]
+    alpha: Float[np.ndarray, "k"]
+
+    def pair(
+        self, contrast: Float[np.ndarray, "p"]
+    ) -> tuple[Float[np.ndarray, "k p"], Float[np.ndarray, "k p"]]:
+        """Coefficients as they are, and the nearest to them of which the contrast is 0.
+
+        Nearest by their covariance: ``b - V c (c'b) / (c'Vc)``.
+        """
+        along = self.covariance @ contrast
+        variance = along @ contrast
+        usable = (variance > 0) & np.isfinite(variance)
+        along = np.where(usable[:, None], along, contrast)
+        variance = np.where(usable, variance, contrast @ contrast)
+        return self.beta, self.beta - along * (self.beta @ contrast / variance)[:, None]
+
+
+def modes(start: Start, part: Part, contrast: Float[np.ndarray, "p"], prior: Prior) -> Mode:
+    """The highest mode of some genes' posteriors."""
     cohort = part.cohort.map(nested.projected, shared=(prior.matrix,))
-    alpha = fit.gene.dispersion[part.place]
     k = len(part.at)
-    starts = np.concatenate(_starts(fit, part.place, contrast)) @ prior.inverse.T
-    twice = (np.tile(alpha, 2), np.tile(part.at, 2))
+    points = np.concatenate(start.pair(contrast)) @ prior.inverse.T
+    twice = np.tile(part.at, 2)
     found = solve(
         Boxed(bound=np.inf),
         nb.likelihood,
-        starts,
-        twice[0],
+        points,
+        np.tile(start.alpha, 2),
         cohort,
         penalty=cauchy_penalty,
-        genes=twice[1],
+        genes=twice,
     )
     loss = np.where(found.status == Status.OK, found.state.loss, np.inf).reshape(2, k)
-    near_zero = loss[1] < loss[0]
     both = found.theta.reshape(2, k, -1)
-    theta = np.where(near_zero[:, None], both[1], both[0])
-    sd, status = _certified(cohort, theta, alpha, part.at)
-    apart = np.all(np.isfinite(loss), axis=0)
-    with np.errstate(invalid="ignore"):
-        apart &= np.abs(both[0, :, 0] - both[1, :, 0]) > APART * sd
+    theta = np.where((loss[1] < loss[0])[:, None], both[1], both[0])
+    sd, status = _certified(cohort, theta, start.alpha, part.at)
+    apart = np.abs(both[0, :, 0] - both[1, :, 0]) > APART * sd
+    apart &= np.all(np.isfinite(loss), axis=0)
     sd = sd * prior.scale
     return Mode(theta[:, 0] * prior.scale, sd, sd, status, apart)
-
-
-def _starts(
-    fit: DESeqFit, place: Int[np.ndarray, "k"], contrast: Float[np.ndarray, "p"]
-) -> tuple[Float[np.ndarray, "k p"], Float[np.ndarray, "k p"]]:
-    """Coefficients of the fit, and those nearest to them of which the contrast is 0.
-
-    Nearest by the fit's covariance: ``b - V c (c'b) / (c'Vc)``.
-    """
-    beta, covariance = fit.gene.beta[place], fit.gene.covariance[place]
-    along = covariance @ contrast
-    variance = along @ contrast
-    usable = (variance > 0) & np.isfinite(variance)
-    along = np.where(usable[:, None], along, contrast)
-    variance = np.where(usable, variance, contrast @ contrast)
-    return beta, beta - along * (beta @ contrast / variance)[:, None]
 
 
 def _certified(
