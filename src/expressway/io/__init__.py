@@ -10,6 +10,16 @@ from .contrast import contrast as contrast
 from .contrast import differences as differences
 from .design import Design as Design
 from .design import design as design
+from .inputs import NOTHING as NOTHING
+from .inputs import Inputs as Inputs
+from .inputs import check_inputs as check_inputs
+from .inputs import chosen as chosen
+from .inputs import control_genes as control_genes
+from .inputs import given as given
+from .inputs import log_offsets as log_offsets
+from .inputs import rows_with as rows_with
+from .layers import read_genes as read_genes
+from .layers import read_layer as read_layer
 from .load import WORKING as WORKING
 from .load import by_gene as by_gene
 from .load import on_disk as on_disk

@@ -65,7 +65,7 @@ def reference(
     return np.where(used, sums.log / sums.rows, -np.inf)
 
 
-def _without_reference(sums: LogCounts, method: Method, others: bool) -> str:  # noqa: FBT001
+def _without_reference(sums: LogCounts, method: Method, others: bool) -> str:
     """Why no gene is used, where others would be or not."""
     if others:
         lack = "has counts in every sample" if method == "ratio" else "has a count"
