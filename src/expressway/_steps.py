@@ -345,17 +345,42 @@ def _free(memory: float) -> float:
 
 
 def cohort(
-    adata: anndata.AnnData, coded: Design, layer: str | None, log_sizes: np.ndarray
+    adata: anndata.AnnData,
+    coded: Design,
+    layer: str | None,
+    log_sizes: np.ndarray,
+    inputs: io.Inputs,
 ) -> Pooled:
-    """The rows that an analysis was fitted to.
+    """The rows that an analysis was fitted to, with the offsets and weights it was given.
 
     Raises
     ------
     InputError
-        As for `counts`.
+        As for `counts` and `io.rows_with`.
     """
     rows = samples(counts(adata, layer), coded.matrix)
-    return Pooled(rows._replace(offset=log_sizes[:, None]))
+    rows = io.rows_with(rows, adata, inputs, alone=True)
+    return Pooled(rows._replace(offset=io.log_offsets(adata, inputs) + log_sizes[:, None]))
+
+
+def log_sizes(
+    adata: anndata.AnnData, offset: Float[np.ndarray, "n #g"], inputs: io.Inputs
+) -> Float[np.ndarray, "n"]:
+    """Log size factors in the offsets of fitted rows: what a matrix of normalisation leaves."""
+    return offset[:, 0] - io.log_offsets(adata[:, :1], inputs)[:, 0]
+
+
+def weight_doubts(fit: deseq.DESeqFit) -> list[str]:
+    """One line, logged too, where weights leave nothing to fit of some genes."""
+    count = int(np.sum(np.isnan(fit.gene.dispersion) & (fit.gene.base_mean > 0)))
+    if not fit.weighted or not count:
+        return []
+    doubt = (
+        f"observation weights leave no full design of {count:,} gene{'s' if count > 1 else ''}: "
+        "nothing is estimated of them (status weights)"
+    )
+    logger.warning("%s", doubt)
+    return [doubt]
 
 
 def normalised(cohort: Pooled) -> Float[np.ndarray, "n g"]:

@@ -55,6 +55,8 @@ class Origin(NamedTuple):
     """Reference levels that the design was made with."""
     layer: str | None
     """Layer of the counts."""
+    inputs: io.Inputs = io.NOTHING
+    """What it was given beside counts and design, by name."""
 
 
 def store_fit(adata: anndata.AnnData, key: str, fit: deseq.DESeqFit, origin: Origin) -> None:
@@ -78,6 +80,8 @@ def store_fit(adata: anndata.AnnData, key: str, fit: deseq.DESeqFit, origin: Ori
         "prior_variance": fit.prior_variance,
         "samples": fit.samples,
         "linear_means": fit.linear_means,
+        "weighted": fit.weighted,
+        "inputs": {k: v or "" for k, v in origin.inputs._asdict().items()},
         "cooks_cutoff": fit.cooks_cutoff,
         "settings": {k: "" if v is None else v for k, v in fit.settings._asdict().items()},
     }
@@ -98,7 +102,9 @@ def load_fit(adata: anndata.AnnData, key: str) -> tuple[deseq.DESeqFit, Origin]:
         raise io.InputError(msg)
     stored: dict[str, Any] = adata.uns[key]
     reference = {str(column): str(level) for column, level in stored["reference"].items()}
-    origin = Origin(_design(adata, key, reference), reference, str(stored["layer"]) or None)
+    inputs = io.Inputs(**{k: str(v) or None for k, v in stored.get("inputs", {}).items()})
+    layer = str(stored["layer"]) or None
+    origin = Origin(_design(adata, key, reference), reference, layer, inputs)
     table: Any = adata.varm[f"{key}_genes"]
     p = len(origin.coded.names)
     unsupported, positive = (
@@ -129,6 +135,7 @@ def load_fit(adata: anndata.AnnData, key: str) -> tuple[deseq.DESeqFit, Origin]:
         cooks_cutoff=float(stored["cooks_cutoff"]),
         **{name: _column(table, name) for name in _FIT},
         settings=deseq.Settings(**settings),
+        weighted=bool(stored.get("weighted", False)),
     )
     return fit, origin
 
@@ -154,10 +161,12 @@ def store_shrunken(
     adata.uns[key] |= {"shrunken": dict(about)}
 
 
-def store_samples(adata: anndata.AnnData, key: str, rows: Samples) -> None:
+def store_samples(
+    adata: anndata.AnnData, key: str, rows: Samples, log_sizes: Float[np.ndarray, "n"]
+) -> None:
     """Put size factors and library sizes into an AnnData."""
     library = library_size(rows.y).astype(int)
-    sizes = io.samples_table(np.asarray(rows.offset)[:, 0], library, adata.obs_names)
+    sizes = io.samples_table(log_sizes, library, adata.obs_names)
     adata.obsm[f"{key}_samples"] = sizes
 
 

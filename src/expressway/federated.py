@@ -43,7 +43,11 @@ class Kept(NamedTuple):
     """What stays at a site."""
 
     samples: pd.DataFrame
-    """Size factor and library size of each of its samples."""
+    """Size factor and library size of each of its samples.
+
+    Where sites bring a matrix of normalisation, the size factor is the geometric mean over the
+    genes of the sample's factors.
+    """
     fitted: pd.DataFrame
     """Means that the model gives its samples of each gene (counts); NaN for genes not fitted."""
 
@@ -84,6 +88,7 @@ def simulate(
     contrast: ContrastSpec | None = None,
     *,
     reference: Mapping[str, str] | None = None,
+    inputs: io.Inputs = io.NOTHING,
     settings: deseq.Settings = deseq.DEFAULTS,
     rules: Rules = Rules(),  # noqa: B008 (immutable)
     clock: io.Clock | None = None,
@@ -99,6 +104,10 @@ def simulate(
     design, contrast, reference, settings
         As for `tl.de`. The rule that keeps an outlier's gene if three samples have more counts
         needs single samples and is off (``Settings.keep_if_larger``).
+    inputs
+        As for `tl.de`, of the same names at every site. All sites must name the same control genes;
+        weights are not divided by each gene's largest, which is no total: it must be 1 over all
+        sites (or 0).
     rules
         What the sites insist on.
     clock
@@ -116,6 +125,7 @@ def simulate(
     """
     clock = clock or io.Clock()
     _steps.check_settings(settings)
+    settings = io.chosen(settings, inputs)
     with clock.stage("agreement"):
         agreed = _agreed(sites, design, contrast, dict(reference or {}), rules)
         agreement, reference, enrolled = agreed
@@ -125,8 +135,10 @@ def simulate(
         cells = take([one.census for one in enrolled.values()], agreement, rules.min_samples)
         numbers, groups = _design_cells([one.census for one in enrolled.values()])
         members = [
-            _member(name, sites[name], agreement, one, numbers) for name, one in enrolled.items()
+            _member(name, sites[name], agreement, one, numbers, inputs)
+            for name, one in enrolled.items()
         ]
+        given = _given(sites, agreement, inputs)
         ledger = _ledger(sites, design, agreement, enrolled, cells)
     p, g = len(agreement.design.names), len(agreement.genes)
     settings = settings._replace(keep_if_larger=False)
@@ -143,15 +155,17 @@ def simulate(
         ledger.restore(said)
         return result
 
-    fit, cohort = deseq.fit(Federation(members, g, p, ledger), groups, settings, counted)
-    doubts = [*agreement.design.warnings, *_steps.trend_doubts(fit)]
+    raw = Federation(members, g, p, ledger)
+    fit, cohort = deseq.fit(raw, groups, settings, counted, given)
+    warned = (*_steps.trend_doubts(fit), *_steps.weight_doubts(fit))
+    doubts = [*agreement.design.warnings, *warned]
     genes = pd.Index(agreement.genes)
     with clock.stage("tests"):
         table, found = _steps.test(fit, wanted, genes)
     adata = anndata.AnnData(np.zeros((0, g)), var=pd.DataFrame(index=genes))
     nobody = np.zeros((0, p))
     coded = agreement.design.__class__(**{**vars(agreement.design), "matrix": nobody})
-    _store.store_fit(adata, "de", fit, _store.Origin(coded, reference, None))
+    _store.store_fit(adata, "de", fit, _store.Origin(coded, reference, None, inputs))
     # A largest distance is one sample's: `flagged` counts them instead.
     adata.varm["de_genes"] = io.genes_table(fit, genes).drop(columns="max_cooks")
     _store.store_results(adata, "de", table, found, wanted.name)
@@ -208,7 +222,7 @@ def stays(run: Run, site: str, names: Sequence[str]) -> Kept:
     rows = one.rows.rows
     mean = np.asarray(compiled(nb.mean)(run.fit.gene.beta, rows._replace(y=np.zeros((0, 0)))))
     library = library_size(rows.y).astype(int)
-    sizes = io.samples_table(np.asarray(rows.offset)[:, 0], library, pd.Index(names))
+    sizes = io.samples_table(np.mean(rows.offset, axis=1), library, pd.Index(names))
     return Kept(sizes, pd.DataFrame(mean, index=sizes.index, columns=run.adata.var_names))
 
 
@@ -257,12 +271,44 @@ def _member(
     agreement: Agreement,
     coded: Coded,
     numbers: Mapping[str, int],
+    inputs: io.Inputs,
 ) -> Site:
     """A site with its rows: the agreed genes in the agreed order, its design cells numbered."""
     part = adata[:, list(agreement.genes)]
-    rows = samples(_steps.counts(part, None, f"site {name}: adata"), coded.matrix)
+    owner = f"site {name}: adata"
+    rows = samples(_steps.counts(part, None, owner), coded.matrix)
+    rows = io.rows_with(rows, part, inputs, owner, alone=False)
     cell = np.array([numbers[row] for row in coded.rows])
     return Site(name, Pooled(rows._replace(cell=cell)))
+
+
+def _given(
+    sites: Mapping[str, anndata.AnnData], agreement: Agreement, inputs: io.Inputs
+) -> deseq.Given:
+    """What the sites bring beside counts and design.
+
+    Raises
+    ------
+    InputError
+        They differ in their control genes.
+    """
+    genes = list(agreement.genes)
+    parts = {name: adata[:, genes] for name, adata in sites.items()}
+    if inputs.control_genes is not None:
+        found = {
+            name: io.control_genes(part, inputs, f"site {name}: adata")
+            for name, part in parts.items()
+        }
+        (first, one), *others = found.items()
+        for name, other in others:
+            differ = np.flatnonzero(np.asarray(one) != np.asarray(other))
+            if len(differ):
+                message = (
+                    f"sites {first} and {name} differ in whether gene {genes[differ[0]]} is a "
+                    f"control gene ({len(differ)} such): mark the same genes everywhere"
+                )
+                raise io.InputError(message)
+    return io.given(next(iter(parts.values())), inputs)
 
 
 def _ledger(
@@ -318,8 +364,9 @@ def _identity(
 
 
 def _digest(site: Site) -> str:
-    """Of a site's counts and design, made there."""
+    """Of a site's counts, design and what else it brings, made there."""
     rows = site.rows.rows
     y: Any = rows.y
     parts = y if isinstance(y, Sparse) else (np.asarray(y, float),)
-    return io.digest(*map(np.asarray, parts), np.asarray(rows.x))
+    brought = (rows.x, rows.offset, rows.precision)
+    return io.digest(*map(np.asarray, (*parts, *brought)))

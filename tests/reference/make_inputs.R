@@ -29,6 +29,7 @@ fitted_table <- function(dds) {
   m <- mcols(dds)
   m$weightsFail <- if (is.null(m$weightsFail)) FALSE else m$weightsFail
   m$replace <- if (is.null(m$replace)) FALSE else m$replace %in% TRUE
+  m$maxCooks <- apply(assays(dds)[["cooks"]], 1, max)  # before the refit; of cells of three samples or more all
   wanted <- c("baseMean", "baseVar", "dispGeneEst", "dispFit", "dispMAP", "dispersion", "maxCooks", "betaIter", "weightsFail", "replace")
   r <- results(dds)
   list(table = lapply(as.list(m[wanted]), as.numeric),

@@ -15,6 +15,16 @@ from .design import design_columns as design_columns
 from .formats import check_table_path as check_table_path
 from .formats import write_table as write_table
 from .formats import write_workbook as write_workbook
+from .inputs import NOTHING as NOTHING
+from .inputs import Inputs as Inputs
+from .inputs import check_inputs as check_inputs
+from .inputs import chosen as chosen
+from .inputs import control_genes as control_genes
+from .inputs import given as given
+from .inputs import log_offsets as log_offsets
+from .inputs import rows_with as rows_with
+from .layers import read_genes as read_genes
+from .layers import read_layer as read_layer
 from .load import WORKING as WORKING
 from .load import by_gene as by_gene
 from .load import on_disk as on_disk

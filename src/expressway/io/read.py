@@ -143,6 +143,18 @@ def has_samples(counts: str | Path) -> bool:
     return Path(counts).suffix in _ANNDATA
 
 
+def read_sheet(path: Path, missing: Sequence[str] = MISSING) -> _Sheet:
+    """Labelled matrix of delimited text or ``.mtx``, as it stands there; numbers or text.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
+    """
+    is_mtx = path.name.endswith((".mtx", ".mtx.gz"))
+    return _read_mtx(path) if is_mtx else _read_text(path, missing)
+
+
 def _read(
     path: Path, samples: str | Path | None, where: Mapping[str, str], kind: _Kind, *, backed: bool
 ) -> ad.AnnData:
@@ -154,8 +166,7 @@ def _read(
         message = f"{path}: a sample table is needed beside it; only .h5ad and .zarr hold their own"
         raise InputError(message)
     table = read_samples(samples)
-    is_mtx = path.name.endswith((".mtx", ".mtx.gz"))
-    sheet = _read_mtx(path) if is_mtx else _read_text(path, kind.missing)
+    sheet = read_sheet(path, kind.missing)
     sheet = _samples_by_genes(sheet, table.index, path, samples)
     check_labels(sheet.columns, sheet.rows, str(path))
     kept = table.loc[chosen(table, where, str(samples))]

@@ -302,10 +302,11 @@ def pipeline(
     Raises
     ------
     InputError
-        See `parts` and `first`.
+        See `parts`, `first` and `refuse_brought`.
     """
     wanted = np.eye(fit.gene.beta.shape[1]) if contrasts is None else np.asarray(contrasts, float)
     every, before = parts(fit, cohort)
+    refuse_brought(fit, every[0].cohort)
     begin = first(fit, every[0].cohort, before)
     shared, rows, _ = moves_of_all(fit, begin)
     fn = compiled(upstream.whole_linear if fit.linear_means else upstream.whole_glm)
@@ -322,6 +323,24 @@ def pipeline(
         found.append((part.place, whole.effect))
     of_trend = "the local dispersion trend" if fit.trend.kind == "local" else ""
     return gathered(fit, found, held, (*FROZEN["pipeline"], *filter(None, [of_trend])))
+
+
+def refuse_brought(fit: DESeqFit, cohort: Pooled) -> None:
+    """Refuse rows with weights, or offsets that differ between genes.
+
+    Raises
+    ------
+    InputError
+        Rows have them: how their dispersions move is not known.
+    """
+    offsets = cohort.rows.offset.shape[1] > 1
+    if offsets or fit.weighted:
+        what = "normalisation of genes x samples" if offsets else "observation weights"
+        msg = (
+            f"influence on dispersions is not known with {what}: ask for the conditional influence "
+            "(kind='conditional')"
+        )
+        raise InputError(msg)
 
 
 def used(

@@ -15,9 +15,9 @@ from expressway.core.boxed import Boxed
 from expressway.core.cohort import Cohort, Pooled, rows_of
 from expressway.core.solve import Status, solve
 
-from . import nb
+from . import nb, weights
 from .deseq import DESeqFit, counts
-from .influence import First, Part, first, means_of, mode, moves_of_all, parts
+from .influence import First, Part, first, means_of, mode, moves_of_all, parts, refuse_brought
 from .influence import pipeline as pipeline_influence
 from .means import BOX
 from .trend import Trend
@@ -30,7 +30,7 @@ class Reason(IntEnum):
     OK = 0
     NOT_ASKED = 1
     RANK = 2
-    """Without the sample the design loses a column: a level has no samples left."""
+    """Without the sample the design loses a column: a level has no samples left (of weight)."""
     NO_COUNTS = 3
     """Without the sample the gene has no counts."""
     NOT_CONVERGED = 4
@@ -78,6 +78,10 @@ def conditional(
             asked = np.ones(len(part.at), bool) if pairs is None else pairs[n, part.place]
             left = weighted(part.cohort, n, weight)
             some = _to_fit(part, left, n, np.flatnonzero(asked), found)
+            if fit.weighted and len(some):
+                fits = weights.full(left, part.at[some])
+                found.reason[n, part.place[some[~fits]]] = Reason.RANK
+                some = some[fits]
             if len(some):
                 place = part.place[some]
                 alpha = fit.gene.dispersion[place]
@@ -102,6 +106,7 @@ def pipeline(
     """
     wanted = np.eye(fit.gene.beta.shape[1]) if contrasts is None else np.asarray(contrasts, float)
     every, before = parts(fit, cohort)
+    refuse_brought(fit, every[0].cohort)
     begin = first(fit, every[0].cohort, before)
     again = _Again(
         fit, begin, moves_of_all(fit, begin).settled, pipeline_influence(fit, cohort).held

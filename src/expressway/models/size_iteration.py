@@ -1,10 +1,10 @@
 """Size factors by maximum likelihood, iterated with dispersions (DESeq2's ``type = "iterate"``).
 
 Of data in which every gene has a zero somewhere. In turn: dispersions of a design of one level at
-the size factors s, with their mean as trend; then the s that maximise the likelihood of the 95 % of
-the genes that fit best, genes' levels and dispersions kept, of geometric mean 1. Source: DESeq2 1.38
-``R/methods.R`` (estimateSizeFactorsIterate), whose optimiser (L-BFGS-B on differences) stops some
-1e-4 away from the maximum; here it is the maximum.
+the size factors s, with their mean as trend; then the s that maximise the likelihood of the 95 %
+of the genes that fit best, genes' levels and dispersions kept, of geometric mean 1. Source: DESeq2
+1.38 ``R/methods.R`` (estimateSizeFactorsIterate), whose optimiser (L-BFGS-B on differences) stops
+some 1e-6 away from the maximum; here it is the maximum.
 
 Samples meet in one number only: with the mean of ``u = log s`` held at 0, every sample's derivative
 of its own part of the likelihood is the same multiplier.

@@ -81,9 +81,18 @@ def usable(cohort: Cohort, genes: Int[np.ndarray, "k"]) -> Bool[np.ndarray, "k"]
             "samples"
         )
         raise InputError(msg)
+    return (sums.counts > 0) & _full(sums)
+
+
+def full(cohort: Cohort, genes: Int[np.ndarray, "k"]) -> Bool[np.ndarray, "k"]:
+    """Which of some genes have rows of some weight with a design of full rank, as in `usable`."""
+    return _full(cohort.sum(seen, genes=genes))
+
+
+def _full(sums: Seen) -> Bool[np.ndarray, "g"]:
     empty = np.diagonal(sums.heavy, axis1=1, axis2=2) == 0
     held = sums.heavy + np.eye(empty.shape[1]) * empty[:, None, :]
-    return (sums.counts > 0) & _definite(sums.normal) & _definite(held)
+    return _definite(sums.normal) & _definite(held)
 
 
 def _definite(a: Float[np.ndarray, "g p p"]) -> Bool[np.ndarray, "g"]:

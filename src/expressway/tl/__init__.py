@@ -1,5 +1,6 @@
 """Analyses of an AnnData: a table is returned, and stored where `get` finds it."""
 
+from expressway.io import Inputs as Inputs
 from expressway.models.deseq import Settings as Settings
 
 from .cluster import cluster as cluster

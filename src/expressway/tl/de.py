@@ -24,6 +24,7 @@ def de(
     *,
     reference: Mapping[str, str] | None = None,
     layer: str | None = None,
+    inputs: io.Inputs = io.NOTHING,
     settings: deseq.Settings = deseq.DEFAULTS,
     trend: Any = None,
     key: str = "de",
@@ -55,6 +56,11 @@ def de(
         contrast's reference level is taken, else the first level.
     layer
         Layer that holds the counts instead of ``X``.
+    inputs
+        Names of what else is given (`Inputs`): a column of size factors, a column of control genes,
+        a layer of lengths or other normalisation, a layer of observation weights. The two layers
+        are held as dense arrays, eight bytes an entry each. Size factors in a column are taken as
+        they are; with a layer of normalisation too the product is.
     settings
         Choices of the analysis.
     trend
@@ -81,8 +87,8 @@ def de(
     Raises
     ------
     io.InputError
-        Counts, design, contrast or settings cannot be used: one line that says what is wrong and
-        what to do. The AnnData is then as it was.
+        Counts, design, contrast, inputs or settings cannot be used: one line that says what is
+        wrong and what to do. The AnnData is then as it was.
 
     Notes
     -----
@@ -90,25 +96,30 @@ def de(
     stored in ``uns[key]["warnings"]``.
     """
     clock = io.Clock(watch)
-    settings, given = _steps.with_trend(settings, trend)
+    settings, brought = _steps.with_trend(settings, trend)
     _steps.check_settings(settings)
+    settings = io.chosen(settings, inputs)
     with clock.stage("design"):
-        origin = _origin(adata, design, contrast, reference, layer)
+        origin = _origin(adata, design, contrast, reference, layer)._replace(inputs=inputs)
+        io.check_inputs(adata, inputs)
         wanted = io.contrast(origin.coded, contrast)
         for doubt in origin.coded.warnings:
             logger.warning("%s", doubt)
     with clock.stage("counts"):
         limit = io.parse_bytes(memory) if isinstance(memory, str) else memory or np.inf
         counts = _steps.counts(adata, layer, memory=limit)
-        pooled = Pooled(samples(counts, origin.coded.matrix), tell)
+        rows = samples(counts, origin.coded.matrix)
+        pooled = Pooled(io.rows_with(rows, adata, inputs, alone=True), tell)
     spread = where(pooled) if where else pooled
-    cells = groups(origin.coded.matrix)
-    fit, cohort = deseq.fit(spread, cells, settings, clock.run, given)
-    doubts = [*origin.coded.warnings, *_steps.trend_doubts(fit)]
+    given = io.given(adata, inputs)._replace(trend=brought.trend)
+    fit, cohort = deseq.fit(spread, groups(origin.coded.matrix), settings, clock.run, given)
+    doubts = [*origin.coded.warnings, *_steps.trend_doubts(fit), *_steps.weight_doubts(fit)]
     with clock.stage("tests"):
         table, found = _steps.test(fit, wanted, adata.var_names)
     _store.store_fit(adata, key, fit, origin)
-    _store.store_samples(adata, key, cast("Pooled", cohort).rows)
+    rows = cast("Pooled", cohort).rows
+    sizes = _steps.log_sizes(adata, np.asarray(rows.offset), inputs)
+    _store.store_samples(adata, key, rows, sizes)
     _store.store_results(adata, key, table, found, wanted.name)
     adata.uns[key] |= {"seconds": clock.seconds, "warnings": doubts}
     return table
@@ -121,6 +132,7 @@ def check(
     *,
     each: tuple[str, str] | None = None,
     reference: Mapping[str, str] | None = None,
+    inputs: io.Inputs = io.NOTHING,
     settings: deseq.Settings = deseq.DEFAULTS,
 ) -> None:
     """Nothing, where `de` with the first contrast and `contrast` with the others would work.
@@ -131,9 +143,11 @@ def check(
     Raises
     ------
     io.InputError
-        The design, one of the contrasts or a setting cannot be used.
+        The design, one of the contrasts, an input or a setting cannot be used.
     """
     _steps.check_settings(settings)
+    io.chosen(settings, inputs)
+    io.check_inputs(adata, inputs)
     origin = _origin(adata, design, contrasts[0], reference, None)
     for spec in contrasts:
         io.contrast(origin.coded, spec)

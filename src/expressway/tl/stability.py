@@ -54,7 +54,8 @@ def influence(
     """
     fit, origin = _store.load_fit(adata, key)
     wanted = io.contrast(origin.coded, contrast)
-    cohort = _steps.cohort(adata, origin.coded, origin.layer, _store.log_sizes(adata, key))
+    sizes = _store.log_sizes(adata, key)
+    cohort = _steps.cohort(adata, origin.coded, origin.layer, sizes, origin.inputs)
     found = _steps.influence(fit, wanted, cohort, kind, exact=exact)
     table, _ = _steps.test(fit, wanted, adata.var_names)
     about = {"contrast": wanted.name, "kind": kind}
@@ -126,7 +127,7 @@ def intervals(
     rows = None
     if kind != "fisher":
         sizes = _store.log_sizes(adata, key)
-        rows = _steps.cohort(adata, origin.coded, origin.layer, sizes)
+        rows = _steps.cohort(adata, origin.coded, origin.layer, sizes, origin.inputs)
     labels = _steps.labels(adata, clusters)
     of = gene_covariance.normal(fit, kind, cohort=rows, clusters=labels)
     return _steps.intervals(fit, wanted, of, choices, seed, adata.var_names)
