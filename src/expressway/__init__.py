@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from . import get as get
     from . import io as io
     from . import pl as pl
+    from . import pp as pp
     from . import run as run
     from . import timecourse as timecourse
     from . import tl as tl
@@ -47,6 +48,7 @@ _LATER = {
     "get": ("get", None),
     "io": ("io", None),
     "pl": ("pl", None),
+    "pp": ("pp", None),
     "run": ("run", None),
     "timecourse": ("timecourse", None),
     "tl": ("tl", None),

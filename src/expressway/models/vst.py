@@ -72,7 +72,7 @@ def _grid(largest: float, points: int) -> Float[np.ndarray, "m"]:
 def _sums(
     trend: Trend, inverse_size: float, grid: Float[np.ndarray, "m"]
 ) -> tuple[Float[np.ndarray, "k"], Float[np.ndarray, "k"]]:
-    """asinh of midpoints, and sums of the integrand up to the ends of their intervals."""
+    """Asinh of midpoints, and sums of the integrand up to the ends of their intervals."""
     integrand = 1 / np.sqrt(trend.at(grid) * grid**2 + inverse_size * grid)
     sums = np.cumsum(np.diff(grid) * (integrand[1:] + integrand[:-1]) / 2)
     return np.arcsinh((grid[1:] + grid[:-1]) / 2), sums
