@@ -9,6 +9,7 @@ from expressway import __version__
 from . import cluster as mixtures
 from . import federated
 from . import timecourse as course
+from . import transform as transforms
 from .de import EXAMPLE, de
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
 app.command(epilog=EXAMPLE)(de)
 app.command(epilog=course.EXAMPLE)(course.timecourse)
 app.command(epilog=mixtures.EXAMPLE)(mixtures.cluster)
+app.command(epilog=transforms.EXAMPLE)(transforms.transform)
 app.add_typer(federated.app, name="federated")
 
 

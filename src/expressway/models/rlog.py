@@ -36,10 +36,10 @@ class Rlog(NamedTuple):
 def prior_variance(
     q: Float[np.ndarray, "n g"], mean: Float[np.ndarray, "g"], alpha: Float[np.ndarray, "g"]
 ) -> float:
-    """Variance of a normal with the upper quantile of log2 fold changes, ``log2(q + .5) - log2(mean
-    + .5)``, absolute, at .95, weighted by one over ``1 / mean + alpha``.
+    """Variance of a normal whose upper quantile is that of log2 fold changes from the mean.
 
-    The quantile is that of Hmisc's wtd.quantile with weights normalised to their number.
+    Of ``|log2(q + .5) - log2(mean + .5)|``, at .95, weighted by one over ``1 / mean + alpha``: the
+    quantile of Hmisc's wtd.quantile with weights that add up to their number.
 
     Parameters
     ----------
