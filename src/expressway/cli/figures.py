@@ -18,8 +18,7 @@ from .folder import Tested
 # Beyond, a sample is a line in a figure of samples, and a table of all counts large.
 MOST_SAMPLES = 200
 _GENES, _PANELS = 30, 6
-_PAGE = (7.2, 4.9)  # inches
-_WIDE = 6.0
+_WIDE = 6.0  # inches
 
 
 class Drawn(NamedTuple):
@@ -133,7 +132,7 @@ def _of_contrast(
             "Counts of the first genes",
             "Normalised counts of the genes with the smallest p-values, a point a sample, with "
             "the means of the groups: a change that hangs on one point is to be doubted.",
-            _counts(some.normalised, top[:_PANELS], groups.iloc[:, :2]),
+            _figure(pl.counts(some.normalised.loc[:, top[:_PANELS]], groups.iloc[:, :2])[0]),
             one.suffix,
         )
 
@@ -192,20 +191,6 @@ def strongest(table: pd.DataFrame) -> pd.Index:
     p_value, stat = (pd.Series(table[c]).to_numpy(float) for c in ("p_value", "stat"))
     order = np.lexsort((-np.abs(stat), p_value))
     return pd.Index(table.index.to_numpy()[order[: np.count_nonzero(~np.isnan(p_value))]])
-
-
-def _counts(normalised: pd.DataFrame, genes: pd.Index, groups: pd.DataFrame) -> Figure:
-    """Panels of some genes, at most six."""
-    columns = min(3, len(genes))
-    rows = -(-len(genes) // columns)
-    size = (_PAGE[0] * columns / 3, _PAGE[1] * rows / 2)
-    figure = Figure(figsize=size, dpi=200, layout="constrained")
-    panels = np.ravel(figure.subplots(rows, columns, squeeze=False))
-    for ax, gene in zip(panels, genes, strict=False):
-        pl.counts(pd.Series(normalised[gene]), groups, ax=ax)
-    for ax in panels[len(genes) :]:
-        ax.set_axis_off()
-    return figure
 
 
 def _figure(ax: Any) -> Figure:

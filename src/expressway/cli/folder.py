@@ -218,7 +218,7 @@ def _report(
         "Samples": f"{record['samples']:,}",
         "Genes": f"{record['genes']:,}",
         "False-discovery rate": f"{record['settings']['alpha']:g}",
-        "Finished": record["finished"],
+        "Finished": str(record["finished"]).replace("T", " ").replace("+00:00", " UTC"),
     }
     names = ("trend", "prior_variance", "linear_means", "cooks_cutoff")
     told = {*first, "finished", "versions", "samples", "genes", "design", "contrasts", "settings"}

@@ -17,7 +17,7 @@
     mean: (x) => x.toLocaleString("en", { maximumFractionDigits: 1, minimumFractionDigits: 1 }),
     signed: (x) => (x > 0 ? "+" : "") + fixed(x, 3),
     plain: (x) => (x !== 0 && Math.abs(x) < 0.001 ? x.toExponential(2) : fixed(x, 3)),
-    p: (x) => (x !== 0 && x < 0.001 ? x.toExponential(2) : x.toFixed(4)),
+    p: (x) => (x === 0 ? "0" : x < 0.001 ? x.toExponential(2) : x.toPrecision(3)),
   };
   const fixed = (x, digits) => (Math.abs(x) >= 1e6 ? x.toExponential(3) : x.toFixed(digits));
 
@@ -55,7 +55,7 @@
       this.columns = contrast.columns.map((c) => ({ ...c, list: data.lists[c.values] }));
       this.by = Object.fromEntries(this.columns.map((c) => [c.key, c]));
       this.page = 0;
-      this.size = 25;
+      this.size = 15;
       this.start = this.first();
       this.order = this.start;
       this.sorted = { key: this.by.p_value ? "p_value" : null, sign: 1 };
@@ -97,7 +97,7 @@
       this.before = element("button", { type: "button" }, "Previous");
       this.after = element("button", { type: "button" }, "Next");
       const sizes = element("select");
-      for (const n of [25, 50, 100, 250]) sizes.append(element("option", { value: n }, String(n)));
+      for (const n of [15, 25, 50, 100, 250]) sizes.append(element("option", { value: n }, String(n)));
       const pages = element("div", { class: "pages" }, this.before, this.after, this.count,
         element("label", {}, "rows ", sizes));
       const note = element("p", { class: "note" },

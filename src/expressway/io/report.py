@@ -240,7 +240,7 @@ def _counts(part: Part, alpha: float) -> str:
         )
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Numbers of genes">'
-        f'<table class="counts"><caption>{tested:,} genes with counts</caption><thead><tr>'
+        f'<table class="counts meanings"><caption>{tested:,} genes with counts</caption><thead><tr>'
         '<th scope="col">genes</th><th scope="col">number</th><th scope="col">of those</th>'
         f'<th scope="col">meaning</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )

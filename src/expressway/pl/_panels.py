@@ -8,14 +8,14 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
-from matplotlib.textpath import text_to_path
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from expressway._types import Bool, Float
 
 from . import _style
+from ._text import length as length
+from ._text import shortened as shortened
 
 PAGE = 7.2  # inches: two columns of a journal
 # Points.
@@ -149,25 +149,6 @@ def settle(ax: Axes) -> None:
     figure = whole(ax)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-
-
-def length(text: str, size: float) -> float:
-    """Return the width of a text in points."""
-    return text_to_path.get_text_width_height_descent(text, FontProperties(size=size), False)[0]
-
-
-def shortened(text: str, room: float, size: float) -> str:
-    """Return a text that is no wider than so many points: its middle goes first."""
-    if length(text, size) <= room:
-        return text
-    kept = len(text) - 1
-    while kept > 2 and length(_without_middle(text, kept), size) > room:
-        kept -= 1
-    return _without_middle(text, kept)
-
-
-def _without_middle(text: str, kept: int) -> str:
-    return text[: -(-kept // 2)] + "…" + text[len(text) - kept // 2 :]
 
 
 def title(ax: Axes, text: str, room: float) -> None:

@@ -14,6 +14,8 @@ from matplotlib.transforms import Bbox
 
 from expressway._types import Bool, Float, Int
 
+from ._text import shortened
+
 # Vermillion and blue of Okabe and Ito's palette for the colour-blind (2008), on greys.
 ACCENT = "#D55E00"
 SECOND = "#0072B2"
@@ -123,7 +125,7 @@ def power_of_ten(value: float, _: int | None = None) -> str:
     """Return a tick's text: 0.01, 1, 1,000, 10⁶; plain text, as formulas are slow to set."""
     exponent = round(np.log10(value))
     if not np.isclose(value, 10.0**exponent):
-        return f"{value:g}"
+        return f"{value:,g}"
     if -4 < exponent < 6:
         return f"{10.0**exponent:,g}"
     return "10" + str(exponent).translate(_RAISED)
@@ -154,11 +156,23 @@ class _Between(FuncFormatter):
         axis = self.axis
         low, high = np.log10(np.abs(axis.get_view_interval())) if axis is not None else (0.0, 9.0)
         few = np.floor(high) - np.ceil(low) < 1
-        return [self(value) if few else "" for value in values]
+        value = np.asarray(values, float)
+        step = np.round(value / 10.0 ** np.floor(np.log10(np.abs(value))))
+        # 1, 2, 5, 10 where there are two of them in sight, as others would meet.
+        main = np.isin(step, (2, 5))
+        inside = np.count_nonzero(main & (value >= 10.0**low) & (value <= 10.0**high))
+        some = main if inside + (np.floor(high) >= np.ceil(low)) > 1 else np.ones(len(value), bool)
+        return [self(v) if few and s else "" for v, s in zip(values, some, strict=True)]
 
 
 def titles(ax: Axes, x: str, y: str) -> None:
-    """Write the titles of both axes as they stand: a dollar sign in a name is no formula."""
+    """Write the titles of both axes as they stand: a dollar sign in a name is no formula.
+
+    A title that is longer than the figure loses its middle.
+    """
+    figure = ax.get_figure(root=True)
+    size = (np.inf, np.inf) if figure is None else 72 * figure.get_size_inches()
+    x, y = (shortened(text, room - 24, _TITLE) for text, room in zip((x, y), size, strict=True))
     ax.set_xlabel(x, fontsize=_TITLE, color=INK, parse_math=False)
     ax.set_ylabel(y, fontsize=_TITLE, color=INK, parse_math=False)
 

@@ -1,9 +1,13 @@
-"""The figure of one gene: its normalised counts by group."""
+"""The figure of single genes: their normalised counts by group."""
+
+from typing import overload
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from expressway._types import Float
 
 from . import _groups, _maps, _panels, _style
 
@@ -12,16 +16,31 @@ _ADDED = 0.5
 _SPREAD = 0.32
 _GOLDEN = (5**0.5 - 1) / 2
 _SIZE = (3.4, 3.2)  # inches
+_PANEL = (2.4, 2.2)
 
 
+@overload
 def counts(
     normalised: pd.Series,
     groups: pd.DataFrame | pd.Series,
     *,
     title: str | None = None,
     ax: Axes | None = None,
-) -> Axes:
-    """Axes with the normalised counts of one gene plus ½ (log scale), by group.
+) -> Axes: ...
+
+
+@overload
+def counts(normalised: pd.DataFrame, groups: pd.DataFrame | pd.Series) -> np.ndarray: ...
+
+
+def counts(
+    normalised: pd.Series | pd.DataFrame,
+    groups: pd.DataFrame | pd.Series,
+    *,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes | np.ndarray:
+    """Axes with the normalised counts of a gene plus ½ (log scale), by group; an array of several.
 
     A point a sample, beside one another within a group: in an order that is always the same. Lines
     are means of the groups' normalised counts. A column of many different numbers has an axis of
@@ -30,30 +49,62 @@ def counts(
     Parameters
     ----------
     normalised
-        Count divided by size factor, of each sample: a column of ``get.normalised(adata)``.
+        Count divided by size factor, of each sample: a column of ``get.normalised(adata)``, or
+        several, which get a panel each.
     groups
         Of each sample, index as that of `normalised`: the first column has a place on the axis
         and a colour for each value, a second one a marker.
     title
-        By default the name of the gene, that of `normalised`.
+        Of one gene; by default its name, that of `normalised`.
     ax
-        Where to draw; by default a figure of its own.
+        Where to draw one gene; by default a figure of its own.
 
     Raises
     ------
     ValueError
-        Groups of other samples, or no sample has a value.
+        Groups of other samples, no gene, or one of which no sample has a value.
     """
     found = _groups.columns(groups, normalised.index, 2)
-    value = normalised.to_numpy(float)
+    if not found:
+        message = "groups has no column; the first one says where on the axis a sample is drawn."
+        raise ValueError(message)
+    keys = [column.keys(colour=False) for column in found[1:]]
+    if isinstance(normalised, pd.Series):
+        if ax is None:
+            ax = Figure(figsize=_SIZE, dpi=200, layout="constrained").subplots()
+        _style.axes(ax)
+        name = str(normalised.name) if title is None else title
+        _gene(ax, normalised.to_numpy(float), found, name)
+        _style.titles(ax, found[0].name, _TITLE)
+        _groups.legends(ax, keys, 16.0)
+        return ax
+    count = normalised.shape[1]
+    if not count:
+        message = "there are no genes; pass columns of get.normalised(adata)."
+        raise ValueError(message)
+    wide = _panels.columns_for(count, 3)
+    size = (wide * _PANEL[0], -(-count // wide) * _PANEL[1] + 0.5)
+    made = _panels.grid(count, wide, size, same_y=False)
+    for j, panel in enumerate(made):
+        _gene(panel, normalised.iloc[:, j].to_numpy(float), found, str(normalised.columns[j]))
+    _panels.axis_titles(made[0], found[0].name, _TITLE)
+    if keys:
+        _panels.legend(made[0], keys[0])
+    return _panels.array(made)
+
+
+_TITLE = "normalised count + ½"
+
+
+def _gene(ax: Axes, value: Float[np.ndarray, "n"], found: list[_groups.Column], name: str) -> None:
+    """Draw one gene."""
     main = found[0]
     known = np.isfinite(value) & (main.codes >= 0)
     if not known.any():
-        message = f"none of {len(value)} samples has a count and a group: nothing to draw."
+        message = (
+            f"none of {len(value)} samples has a count of {name} and a group: nothing to draw."
+        )
         raise ValueError(message)
-    if ax is None:
-        ax = Figure(figsize=_SIZE, dpi=200, layout="constrained").subplots()
-    _style.axes(ax)
     colour, marker = main.colour(), found[-1].marker()
     x = np.zeros(len(value)) if main.numbers is None else main.numbers
     for code in range(len(main.levels) if main.numbers is None else 0):
@@ -84,15 +135,11 @@ def counts(
     low, high = value[some].min() + _ADDED, value[some].max() + _ADDED
     margin = max((high / low) ** 0.08, 1.12)
     ax.set_ylim(low / margin, high * margin)
-    if main.numbers is None:
+    if main.numbers is not None:
+        ends = main.numbers[some].min(), main.numbers[some].max()
+        margin = 0.05 * (ends[1] - ends[0]) or 1.0
+        ax.set_xlim(ends[0] - margin, ends[1] + margin)
+    else:
         ax.set_xlim(-0.6, len(main.levels) - 0.4)
         _maps.name_samples(ax, list(main.levels))
-    _style.titles(ax, main.name, "normalised count + ½")
-    _panels.title(ax, str(normalised.name) if title is None else title, _inches(ax))
-    if len(found) == 2:
-        _groups.legends(ax, [found[1].keys(colour=False)], 16.0)
-    return ax
-
-
-def _inches(ax: Axes) -> float:
-    return ax.get_window_extent().width / _panels.whole(ax).dpi
+    _panels.title(ax, name, ax.get_window_extent().width / _panels.whole(ax).dpi)
