@@ -3,34 +3,17 @@
 from pathlib import Path
 from typing import Annotated
 
-import anndata
 import typer
 
-from expressway import io, tl
 from expressway.models import deseq
 
-from . import ends, folder, options, show
+from . import analysis, options
 
 EXAMPLE = """\b
 Example:
   expressway de counts.csv samples.csv --design '~ cell + dex' \\
-      --contrast dex trt untrt --out results
+      --contrast dex trt untrt --out results --report
 """
-# Seconds of a large table.
-_STAGES = {
-    "reading": 4.0,
-    "design": 0.5,
-    "counts": 1.0,
-    **dict.fromkeys(deseq.STAGES, 2.0),
-    "means": 6.0,
-    "gene-wise dispersions": 12.0,
-    "MAP dispersions": 5.0,
-    "coefficients": 5.0,
-    "refit": 2.0,
-    "tests": 1.0,
-    "influence": 5.0,
-    "writing": 3.0,
-}
 
 
 def de(
@@ -54,89 +37,66 @@ def de(
     ] = None,
     *,
     design: options.Design,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")],
+    out: options.Out,
     contrast: options.FirstContrast = None,
-    test: options.Test = None,
+    groups: options.Groups = None,
+    plus: options.Plus = None,
+    minus: options.Minus = None,
+    also: options.Also = None,
     each: options.Each = None,
+    reference: options.Reference = None,
+    test: options.Test = "wald",
+    reduced: options.Reduced = None,
+    lfc_threshold: options.LfcThreshold = 0.0,
+    alternative: options.Alternative = "greaterAbs",
+    shrink: options.Shrink = None,
+    alpha: options.Alpha = 0.1,
+    no_filter: options.NoFilter = False,
     influence: options.Influence = None,
     intervals: options.Intervals = None,
     top: options.Top = None,
     draws: options.Draws = None,
-    reference: options.Reference = None,
     size_factors: options.SizeFactors = "ratio",
-    alpha: options.Alpha = 0.1,
+    size_factors_column: options.SizeFactorsColumn = None,
+    control_genes: options.ControlGenes = None,
+    offsets: options.Offsets = None,
+    weights: options.Weights = None,
+    trend: options.Trend = "parametric",
     prior_variance: options.PriorVariance = None,
-    no_replace: options.NoReplace = False,
-    no_filter: options.NoFilter = False,
-    no_keep_larger: Annotated[
-        bool,
-        typer.Option(
-            "--no-keep-larger",
-            help="Withhold the p-value of an outlier's gene also where three samples have more "
-            "counts, as an analysis across sites does.",
-        ),
-    ] = False,
+    cooks_cutoff: options.CooksCutoff = None,
+    no_refit: options.NoRefit = False,
+    no_keep_larger: options.NoKeepLarger = False,
+    within: options.Within = None,
+    figures: options.Figures = "png",
+    report: options.Report = False,
+    tables: options.Tables = "csv",
     memory: options.Memory = None,
     quiet: options.Quiet = False,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Differential expression of counts, with DESeq2's statistics.
 
-    DIR receives results.csv, genes.csv, samples.csv, run.json and figures; with --each also
-    contrasts.h5ad (contrasts x genes) and contrasts.csv (a row a contrast); with --influence also
-    influence.csv (a row a gene: would its call survive without any single sample); with --intervals
-    also intervals.csv (a row a gene: intervals of its fold change and of its rank).
+    DIR receives results.csv, genes.csv, samples.csv, run.json and figures; with --report also
+    report.html; with --shrink also shrunken.csv; with --each also contrasts.h5ad (contrasts x
+    genes) and contrasts.csv (a row a contrast); with --influence also influence.csv (a row a gene:
+    would its call survive without any single sample); with --intervals also intervals.csv (a row a
+    gene: intervals of its fold change and of its rank). With several contrasts there is one
+    results_NAME.csv each.
     """
-    clock = io.Clock()
     settings = deseq.Settings(
         size_factors=size_factors,
         prior_variance=prior_variance,
-        replace_outliers=not no_replace,
+        replace_outliers=not no_refit,
+        cooks_cutoff=cooks_cutoff,
         independent_filtering=not no_filter,
         alpha=alpha,
         keep_if_larger=not no_keep_larger,
     )
-    inputs = {"input": {"counts": str(counts), "samples": samples and str(samples)}}
-    with ends.interruptible() as check, ends.one_line_errors(), ends.shown_warnings():
-        io.check_folder(out, overwrite)
-        specs = options.specs(contrast, test)
-        ranking = options.ranking(intervals, top, draws)
-        levels = options.levels(reference, each, contrast)
-        stages = {k: v for k, v in _STAGES.items() if influence or k != "influence"}
-        with ends.progress(stages, check, quiet=quiet) as progress:
-            progress.watch("reading")
-            with clock.stage("reading"):
-                if samples is not None and not io.has_samples(counts):
-                    table = anndata.AnnData(obs=io.read_samples(samples))
-                    tl.check(table, design, specs, each=each, reference=levels, settings=settings)
-                adata = io.read_counts(counts, samples, backed=True)
-            tl.check(adata, design, specs, each=each, reference=levels, settings=settings)
-            folder.expect_figures()
-            tl.de(
-                adata,
-                design,
-                specs[0],
-                reference=levels,
-                settings=settings,
-                memory=memory,
-                watch=progress.watch,
-                tell=progress.tell,
-            )
-            tables = folder.tables(adata, specs, clock)
-            every = folder.every(adata, each, clock)
-            if influence is not None:
-                progress.watch("influence")
-            moved = folder.influences(adata, specs, tables, influence, clock)
-            ranked = folder.intervals(adata, tables, ranking, clock)
-            progress.watch("writing")
-            with io.written_folder(out) as scratch:
-                folder.write_every(every, scratch, clock)
-                folder.write_influences(moved, scratch, clock)
-                folder.write_intervals(ranked, ranking, scratch, clock)
-                folder.write(adata, tables, scratch, clock, inputs)
-                check()
-    show.excess(memory)
-    if not quiet:
-        show.summary(adata, tables, counts.name, out)
-        show.survival(moved)
-        show.ranked(ranked, ranking.top if ranking else 0)
+    asked = options.Contrasts(contrast, groups, plus, minus, also, each, reference)
+    tests = options.Tests(test, reduced, lfc_threshold, alternative, shrink)
+    rests = options.Rests(influence, intervals, top, draws)
+    brought = options.Brought(size_factors_column, control_genes, offsets, weights, trend)
+    output = options.Output(out, within, figures, report, tables, memory, quiet, overwrite)
+    analysis.run(
+        analysis.Plan(counts, samples, design, asked, tests, rests, settings, brought, output)
+    )

@@ -3,7 +3,7 @@
 import importlib
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +33,24 @@ class Tested(NamedTuple):
     spec: ContrastSpec | None = None
 
 
+class Place(NamedTuple):
+    """Where files go, and in which form."""
+
+    folder: Path
+    clock: io.Clock
+    tables: str = "csv"
+    """Suffix of the tables' files."""
+    formats: Sequence[str] = ("png",)
+    """Of the figures: some of `FORMATS`; none are written where there is none."""
+    report: bool = False
+    """Write report.html too."""
+
+    def write(self, table: pd.DataFrame, stem: str) -> None:
+        """Write a table into a file of that name, without suffix."""
+        with self.clock.stage("tables"):
+            io.write_table(table, self.folder / f"{stem}.{self.tables}")
+
+
 def expect_figures() -> None:
     """Import what draws figures while functions compile: it takes half a second."""
     threading.Thread(target=lambda: importlib.import_module("expressway.pl"), daemon=True).start()
@@ -42,12 +60,22 @@ def tables(
     adata: anndata.AnnData,
     specs: Sequence[ContrastSpec | None],
     clock: io.Clock,
+    test: Callable[[ContrastSpec | None], pd.DataFrame] | None = None,
 ) -> list[Tested]:
-    """The results of each contrast once, of which the first is tested already."""
+    """The results of each contrast once; without a test those of Wald's, of which there is one.
+
+    Parameters
+    ----------
+    test
+        Tests a contrast, and stores the results as `tl.contrast` does.
+    """
     found: dict[str, Tested] = {}
     for i, spec in enumerate(specs):
         with clock.stage("tests"):
-            table = get.de(adata) if i == 0 else tl.contrast(adata, spec)
+            if test is not None:
+                table = test(spec)
+            else:
+                table = get.de(adata) if i == 0 else tl.contrast(adata, spec)
         name = str(adata.uns["de"]["contrast"])
         threshold = float(adata.uns["de"]["filter_threshold"])
         found[name] = Tested(name, "", table, threshold, spec)
@@ -80,16 +108,22 @@ def influences(
     for spec in specs:
         with clock.stage("influence"):
             moved = tl.influence(adata, spec, kind=kind)
-            name = f"influence{suffixes[str(moved.uns['contrast'])]}.csv"
+            name = f"influence{suffixes[str(moved.uns['contrast'])]}"
             found[name] = io.survival_table(moved)
     return found
 
 
-def write_influences(found: Mapping[str, pd.DataFrame], folder: Path, clock: io.Clock) -> None:
-    """Write what `influences` found, before `write` lists the files."""
-    for name, table in found.items():
-        with clock.stage("tables"):
-            io.write_table(table, folder / name)
+def shrunken(
+    tested: Sequence[Tested],
+    shrink: Callable[[ContrastSpec | None], pd.DataFrame],
+    clock: io.Clock,
+) -> dict[str, pd.DataFrame]:
+    """By name of file: shrunken fold changes of each contrast."""
+    found = {}
+    for one in tested:
+        with clock.stage("shrinkage"):
+            found[f"shrunken{one.suffix}"] = shrink(one.spec)
+    return found
 
 
 def intervals(
@@ -112,41 +146,38 @@ def intervals(
 
 
 def write_intervals(
-    found: Mapping[str, pd.DataFrame], choices: Choices | None, folder: Path, clock: io.Clock
+    found: Mapping[str, pd.DataFrame], choices: Choices | None, place: Place
 ) -> None:
     """Write what `intervals` found, and a figure of each, before `write` lists the files."""
     from expressway import pl
 
-    figures = folder / "figures"
+    figures = place.folder / "figures"
     for suffix, table in found.items():
-        with clock.stage("tables"):
-            io.write_table(table, folder / f"intervals{suffix}.csv")
-        with clock.stage("figures"):
-            figures.mkdir(exist_ok=True)
+        place.write(table, f"intervals{suffix}")
+        with place.clock.stage("figures"):
             level = choices.level if choices else 0.9
             figure = pl.ranks(table, level=level).get_figure(root=True)
-            if figure is not None:
-                figure.savefig(figures / f"ranks{suffix}.png")
+            for kind in place.formats:
+                figures.mkdir(exist_ok=True)
+                if figure is not None:
+                    figure.savefig(figures / f"ranks{suffix}.{kind}")
 
 
-def write_every(found: anndata.AnnData | None, folder: Path, clock: io.Clock) -> None:
+def write_every(found: anndata.AnnData | None, place: Place) -> None:
     """Write many contrasts, before `write` lists the files."""
     if found is None:
         return
-    with clock.stage("tables"):
-        found.write_h5ad(folder / "contrasts.h5ad")
-        io.write_table(pd.DataFrame(found.obs), folder / "contrasts.csv")
+    place.write(pd.DataFrame(found.obs), "contrasts")
+    with place.clock.stage("tables"):
+        found.write_h5ad(place.folder / "contrasts.h5ad")
 
 
 def write(
     adata: anndata.AnnData,
     tested: Sequence[Tested],
-    folder: Path,
-    clock: io.Clock,
+    place: Place,
     inputs: Mapping[str, Any],
     *,
-    formats: Sequence[str] = ("png",),
-    report: bool = False,
     transformed: tuple[pd.DataFrame, str] | None = None,
 ) -> None:
     """Write everything into a folder; what the run read, and more to record of it, comes first.
@@ -157,14 +188,11 @@ def write(
     ----------
     inputs
         What the run read, and more to record of it.
-    formats
-        Of the figures: some of `FORMATS`; none are written where there is none.
-    report
-        Write report.html too.
     transformed
         On which samples are compared: samples × genes, and the scale in words. By default
         log₂ (normalised count + 1).
     """
+    folder, clock, _, formats, report = place
     images: dict[str | None, list[io.Image]] = {}
     if formats or report:
         from . import figures  # after the analysis: a refusal need not wait for matplotlib
@@ -172,13 +200,12 @@ def write(
         scale = None if transformed is None else figures.Transformed(*transformed)
         with clock.stage("figures"):
             images = figures.write(adata, tested, folder / "figures", formats, report, scale)
-    with clock.stage("tables"):
-        for one in tested:
-            io.write_table(one.table, folder / f"results{one.suffix}.csv")
-        io.write_table(get.genes(adata), folder / "genes.csv")
-        if adata.n_obs:
-            io.write_table(get.samples(adata), folder / "samples.csv")
-    record = _record(adata, tested, clock, inputs)
+    for one in tested:
+        place.write(one.table, f"results{one.suffix}")
+    place.write(get.genes(adata), "genes")
+    if adata.n_obs:
+        place.write(get.samples(adata), "samples")
+    record = _record(adata, tested, place, inputs)
     if report:
         with clock.stage("report"):
             io.write_report(folder / "report.html", _report(record, tested, images))
@@ -255,7 +282,7 @@ def _suffixes(names: Sequence[str]) -> list[str]:
 
 
 def _record(
-    adata: anndata.AnnData, tested: Sequence[Tested], clock: io.Clock, inputs: Mapping[str, Any]
+    adata: anndata.AnnData, tested: Sequence[Tested], place: Place, inputs: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Settings, versions, what was estimated from all genes, and what it cost."""
     stored = adata.uns["de"]
@@ -273,7 +300,7 @@ def _record(
         },
         "contrasts": {
             one.name: {
-                "results": f"results{one.suffix}.csv",
+                "results": f"results{one.suffix}.{place.tables}",
                 "filter_threshold": one.threshold,
                 "status": one.table["status"].value_counts(sort=False).to_dict(),
             }
@@ -285,7 +312,7 @@ def _record(
         "linear_means": stored["linear_means"],
         "cooks_cutoff": stored["cooks_cutoff"],
         "warnings": stored["warnings"],
-        "seconds": seconds(clock.seconds, stored["seconds"]),
+        "seconds": seconds(place.clock.seconds, stored["seconds"]),
         "peak_memory_mb": None if memory is None else round(memory, 1),
     }
 

@@ -1,0 +1,234 @@
+"""`expressway de`, step by step: read, fit, test, write."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import anndata
+import pandas as pd
+
+from expressway import io, tl
+from expressway.io.contrast import ContrastSpec
+from expressway.models import deseq
+from expressway.models.gene_ranks import Choices
+from expressway.models.trend import Kind as Trend
+
+from . import each_folder, ends, folder, options, show
+
+# Seconds of a large table.
+_STAGES = {
+    "reading": 4.0,
+    "design": 0.5,
+    "counts": 1.0,
+    **dict.fromkeys(deseq.STAGES, 2.0),
+    "means": 6.0,
+    "gene-wise dispersions": 12.0,
+    "MAP dispersions": 5.0,
+    "coefficients": 5.0,
+    "refit": 2.0,
+    "tests": 1.0,
+    "shrinkage": 3.0,
+    "influence": 5.0,
+    "writing": 5.0,
+}
+# Names under which what files bring is put into the AnnData.
+_CONTROLS, _OFFSETS, _WEIGHTS = "control genes", "offsets", "weights"
+
+
+class Plan(NamedTuple):
+    """What is asked of a run, section by section of the options."""
+
+    counts: Path
+    samples: Path | None
+    design: str
+    contrasts: options.Contrasts
+    tests: options.Tests
+    rests: options.Rests
+    settings: deseq.Settings
+    brought: options.Brought
+    output: options.Output
+
+
+class _Asked(NamedTuple):
+    """What the texts of a plan mean."""
+
+    specs: list[ContrastSpec | None]
+    levels: dict[str, str]
+    ranking: Choices | None
+    formats: list[str]
+    settings: deseq.Settings
+    trend: pd.DataFrame | None
+    inputs: io.Inputs
+
+
+class _Found(NamedTuple):
+    """What a run found."""
+
+    tested: list[folder.Tested]
+    every: anndata.AnnData | None
+    tables: dict[str, pd.DataFrame]
+    """By name of file: shrunken fold changes, influences."""
+    ranked: dict[str, pd.DataFrame]
+    """By suffix of file."""
+
+
+def run(plan: Plan) -> None:
+    """Do it, or end in one line."""
+    clock, output = io.Clock(), plan.output
+    with ends.interruptible() as check, ends.one_line_errors(), ends.shown_warnings():
+        io.check_folder(output.out, output.overwrite)
+        io.check_table_path(output.out / f"results.{output.tables}")
+        asked = _asked(plan)
+        with ends.progress(_stages(plan), check, quiet=output.quiet) as progress:
+            progress.watch("reading")
+            with clock.stage("reading"):
+                adata = _read(plan, asked)
+            folder.expect_figures()
+            if output.within is not None:
+                return _within(plan, asked, adata, clock, progress)
+            found = _found(plan, asked, adata, clock, progress)
+            progress.watch("writing")
+            with io.written_folder(output.out) as scratch:
+                _write(plan, asked, adata, found, scratch, clock)
+                check()
+    show.excess(output.memory)
+    if not output.quiet:
+        show.summary(adata, found.tested, plan.counts.name, output.out)
+        show.survival(
+            {f"{k}.{output.tables}": v for k, v in found.tables.items() if k.startswith("influ")}
+        )
+        show.ranked(found.ranked, asked.ranking.top if asked.ranking else 0)
+    return None
+
+
+def _stages(plan: Plan) -> dict[str, float]:
+    left = {"influence": plan.rests.influence, "shrinkage": plan.tests.shrink}
+    return {name: share for name, share in _STAGES.items() if left.get(name, True) is not None}
+
+
+def _asked(plan: Plan) -> _Asked:
+    """What the texts mean: a mistake in one of them is found before anything is read."""
+    options.check_tests(plan.tests)
+    kind, own = options.trend(plan.brought.trend)
+    brought = plan.brought
+    inputs = io.Inputs(
+        size_factors=brought.size_factors,
+        control_genes=None if brought.control_genes is None else _CONTROLS,
+        offsets=None if brought.offsets is None else _OFFSETS,
+        precision=None if brought.weights is None else _WEIGHTS,
+    )
+    settings = plan.settings._replace(trend=cast("Trend", kind))
+    io.chosen(settings, inputs)
+    return _Asked(
+        specs=options.specs(plan.contrasts),
+        levels=options.levels(plan.contrasts),
+        ranking=options.ranking(plan.rests),
+        formats=folder.parse_formats(plan.output.figures),
+        settings=settings,
+        trend=own,
+        inputs=inputs,
+    )
+
+
+def _read(plan: Plan, asked: _Asked) -> anndata.AnnData:
+    """The counts and what else is brought; the sample table is looked at first."""
+
+    def check(adata: anndata.AnnData) -> None:
+        if plan.output.within is None:
+            each, levels = plan.contrasts.each, asked.levels
+            tl.check(
+                adata, plan.design, asked.specs, each=each, reference=levels, settings=asked.settings
+            )
+
+    if plan.samples is not None and not io.has_samples(plan.counts):
+        check(anndata.AnnData(obs=io.read_samples(plan.samples)))
+    adata = io.read_counts(plan.counts, plan.samples, backed=True)
+    check(adata)
+    brought = plan.brought
+    if brought.control_genes is not None:
+        adata.var[_CONTROLS] = io.read_genes(brought.control_genes, adata)
+    for path, layer in ((brought.offsets, _OFFSETS), (brought.weights, _WEIGHTS)):
+        if path is not None:
+            adata.layers[layer] = io.read_layer(path, adata)
+    return adata
+
+
+def _found(
+    plan: Plan, asked: _Asked, adata: anndata.AnnData, clock: io.Clock, progress: ends.Shown
+) -> _Found:
+    """The fit, and all that is asked of it."""
+    tl.de(
+        adata,
+        plan.design,
+        asked.specs[0],
+        reference=asked.levels,
+        inputs=asked.inputs,
+        settings=asked.settings,
+        trend=asked.trend,
+        memory=plan.output.memory,
+        watch=progress.watch,
+        tell=progress.tell,
+    )
+    tested = folder.tables(adata, asked.specs, clock, _test(plan.tests, adata))
+    every = folder.every(adata, plan.contrasts.each, clock)
+    kind, tables = plan.tests.shrink, {}
+    if kind is not None:
+        progress.watch("shrinkage")
+        tables |= folder.shrunken(tested, lambda spec: tl.shrink(adata, spec, kind=kind), clock)
+    if plan.rests.influence is not None:
+        progress.watch("influence")
+    tables |= folder.influences(adata, asked.specs, tested, plan.rests.influence, clock)
+    return _Found(tested, every, tables, folder.intervals(adata, tested, asked.ranking, clock))
+
+
+def _test(
+    tests: options.Tests, adata: anndata.AnnData
+) -> Callable[[ContrastSpec | None], pd.DataFrame] | None:
+    """What tests a contrast; None where `tl.de` has done so."""
+    if tests.kind == "lrt":
+        return lambda spec: tl.lrt(adata, tests.reduced, spec)
+    if tests.kind == "ql":
+        return lambda spec: tl.ql(adata, tests.reduced, spec)
+    if not tests.lfc_threshold and tests.alternative == "greaterAbs":
+        return None
+    limit: dict[str, Any] = {
+        "lfc_threshold": tests.lfc_threshold,
+        "alternative": tests.alternative,
+    }
+    return lambda spec: tl.contrast(adata, spec, **limit)
+
+
+def _place(plan: Plan, asked: _Asked, scratch: Path, clock: io.Clock) -> folder.Place:
+    return folder.Place(scratch, clock, plan.output.tables, asked.formats, plan.output.report)
+
+
+def _record(plan: Plan) -> dict[str, Any]:
+    """What is recorded of the options."""
+    brought = {
+        name: str(value) for name, value in plan.brought._asdict().items() if value is not None
+    }
+    files = {"counts": str(plan.counts), "samples": plan.samples and str(plan.samples)}
+    return {"input": files | brought, "test": plan.tests._asdict()}
+
+
+def _write(
+    plan: Plan,
+    asked: _Asked,
+    adata: anndata.AnnData,
+    found: _Found,
+    scratch: Path,
+    clock: io.Clock,
+) -> None:
+    """Write everything, the record of the files last."""
+    place = _place(plan, asked, scratch, clock)
+    folder.write_every(found.every, place)
+    for name, table in found.tables.items():
+        place.write(table, name)
+    folder.write_intervals(found.ranked, asked.ranking, place)
+    folder.write(adata, found.tested, place, _record(plan))
+
+
+def _within(
+    plan: Plan, asked: _Asked, adata: anndata.AnnData, clock: io.Clock, progress: ends.Shown
+) -> None:
+    """An analysis for each value of a column."""
