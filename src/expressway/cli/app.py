@@ -8,6 +8,7 @@ from expressway import __version__
 
 from . import cluster as mixtures
 from . import federated
+from . import pseudobulk as sums
 from . import timecourse as course
 from .de import EXAMPLE, de
 
@@ -20,6 +21,7 @@ app = typer.Typer(
 app.command(epilog=EXAMPLE)(de)
 app.command(epilog=course.EXAMPLE)(course.timecourse)
 app.command(epilog=mixtures.EXAMPLE)(mixtures.cluster)
+app.command(epilog=sums.EXAMPLE)(sums.pseudobulk)
 app.add_typer(federated.app, name="federated")
 
 
