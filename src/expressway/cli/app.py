@@ -8,6 +8,7 @@ from expressway import __version__
 
 from . import cluster as mixtures
 from . import federated
+from . import pseudobulk as sums
 from . import timecourse as course
 from . import transform as transforms
 from .de import EXAMPLE, de
@@ -22,6 +23,7 @@ app.command(epilog=EXAMPLE)(de)
 app.command(epilog=course.EXAMPLE)(course.timecourse)
 app.command(epilog=mixtures.EXAMPLE)(mixtures.cluster)
 app.command(epilog=transforms.EXAMPLE)(transforms.transform)
+app.command(epilog=sums.EXAMPLE)(sums.pseudobulk)
 app.add_typer(federated.app, name="federated")
 
 

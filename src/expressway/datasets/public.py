@@ -12,7 +12,7 @@ import re
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import anndata
 import numpy as np
@@ -23,6 +23,8 @@ from expressway._errors import InputError
 
 from .folder import data_folder
 
+# Every double as it was written, to the last digit; pandas' stubs do not know of it.
+_EXACT: Any = "round_trip"
 # Exceptions of requests, in words; the text of others is shown.
 _REASONS = {
     "ConnectionError": "no connection",
@@ -127,9 +129,8 @@ def member(path: Path, pattern: str) -> tuple[str, bytes]:
 def _tables(counts: Path, samples: Path) -> Table:
     """What two csv files hold."""
     try:
-        # Every double as it was written, to the last digit.
-        values = pd.read_csv(counts, index_col=0, float_precision="round_trip")
-        obs = pd.read_csv(samples, index_col=0, float_precision="round_trip")
+        values = pd.read_csv(counts, index_col=0, float_precision=_EXACT)
+        obs = pd.read_csv(samples, index_col=0, float_precision=_EXACT)
     except (OSError, EOFError, ValueError) as error:
         reason = " ".join(str(error).split())
         msg = f"cannot read {counts} and {samples.name}: {reason}; get them anew"

@@ -5,7 +5,7 @@ import gzip
 import sys
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -50,6 +50,8 @@ class _Kind(NamedTuple):
     """Texts that are NaN to the parser, so that columns with gaps are numbers, not objects."""
     checked: Callable[[Counts, pd.Index, pd.Index, str], Counts]
     """The numbers as they are kept; refuses others."""
+    layer: str | None = None
+    """Of `.h5ad` and `.zarr`, what is read instead of X."""
 
 
 def read_counts(
@@ -58,6 +60,7 @@ def read_counts(
     *,
     where: Mapping[str, str] | None = None,
     backed: bool = False,
+    layer: str | None = None,
 ) -> ad.AnnData:
     """Return the counts of a file as samples × genes, in the order of the sample table.
 
@@ -78,6 +81,8 @@ def read_counts(
     backed
         Leave the counts of `.h5ad` and `.zarr` on disk, in the order and type they have there: an
         analysis reads them in parts, and refuses them then. With `where` they are read.
+    layer
+        Layer of `.h5ad` or `.zarr` that holds the counts; it becomes X.
 
     Returns
     -------
@@ -90,7 +95,7 @@ def read_counts(
         A file that cannot be read; samples missing on one side; a column or value of `where` that
         is not in the sample table; counts refused by `check_counts`.
     """
-    kind = _Kind("counts", (), _checked_counts)
+    kind = _Kind("counts", (), _checked_counts, layer)
     return _read(Path(counts), samples, where or {}, kind, backed=backed and not where)
 
 
@@ -162,6 +167,9 @@ def _read(
     samples = None if samples is None else Path(samples)
     if has_samples(path):
         return _read_anndata(path, samples, where, kind, backed=backed)
+    if kind.layer is not None:
+        message = f"{path} has no layer {kind.layer}: only .h5ad and .zarr have layers"
+        raise InputError(message)
     if samples is None:
         message = f"{path}: a sample table is needed beside it; only .h5ad and .zarr hold their own"
         raise InputError(message)
@@ -307,7 +315,7 @@ def _read_anndata(
     with _reading(path), warnings.catch_warnings():
         # Old formats and repeated names: the first is harmless, the second refused below.
         warnings.simplefilter("ignore")
-        adata = _backed(path) if backed else _whole(path)
+        adata = _backed(path, kind.layer) if backed else _whole(path, kind.layer)
     stored: Any = adata.X
     if not isinstance(stored, Counts) and not on_disk(stored):
         message = f"{path}: X is empty or no matrix; put the {kind.name} into it"
@@ -332,20 +340,33 @@ def _read_anndata(
     return adata
 
 
-def _whole(path: Path) -> ad.AnnData:
-    return ad.read_zarr(path) if path.suffix == ".zarr" else ad.read_h5ad(path)
+def _whole(path: Path, layer: str | None) -> ad.AnnData:
+    adata = ad.read_zarr(path) if path.suffix == ".zarr" else ad.read_h5ad(path)
+    if layer is not None:
+        _refuse_layer(layer, adata.layers, path)
+        adata.X = adata.layers[layer]
+    return adata
 
 
-def _backed(path: Path) -> ad.AnnData:
+def _backed(path: Path, layer: str | None) -> ad.AnnData:
     """Counts on disk, tables of samples and genes in memory; nothing else is looked at."""
     if not path.exists():
         raise FileNotFoundError(path)
     store: Any = zarr.open_group(path, mode="r") if path.suffix == ".zarr" else h5py.File(path)
-    x = store.get("X")
+    if layer is not None:
+        _refuse_layer(layer, store.get("layers") or (), path)
+    x = store.get("X" if layer is None else f"layers/{layer}")
     if isinstance(x, h5py.Group | zarr.Group):
         x = ad.io.sparse_dataset(x)
     obs, var = (cast("pd.DataFrame", ad.io.read_elem(store[name])) for name in ("obs", "var"))
     return ad.AnnData(x, obs=obs, var=var)
+
+
+def _refuse_layer(layer: str, layers: Iterable[str], path: Path) -> None:
+    names = list(layers)
+    if layer not in names:
+        message = f"{path} has no layer {layer}; its layers are {', '.join(names) or 'none'}"
+        raise InputError(message)
 
 
 def _samples_by_genes(sheet: _Sheet, names: pd.Index, counts: Path, samples: Path) -> _Sheet:

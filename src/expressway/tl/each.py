@@ -49,7 +49,8 @@ def de_each(
     Parameters
     ----------
     adata
-        Samples × genes, raw counts. ``uns[key]`` gets by, results and groups.
+        Samples × genes, raw counts. ``uns[key]`` gets by, design, contrast, settings, results and
+        groups.
     by
         Column of ``obs``. Groups come in the order of its levels.
     design, contrast
@@ -72,7 +73,7 @@ def de_each(
         There is no such column, or a sample has no value in it; or no group can be analysed.
     """
     labels = _labels(adata, by)
-    tables, rows = [], []
+    tables, rows, about = [], [], {}
     for level in labels.cat.categories:
         part = _part(adata, np.flatnonzero((labels == level).to_numpy()))
         try:
@@ -81,6 +82,8 @@ def de_each(
             logger.warning("%s %s is not analysed: %s", by, level, error)
             rows.append({"samples": part.n_obs, "why": str(error)})
             continue
+        stored: dict[str, Any] = part.uns["de"]
+        about = {name: stored[name] for name in ("design", "contrast", "settings")}
         tables.append(_named(table, by, level, labels))
         rows.append(_row(part, table))
     groups = _groups(rows, labels)
@@ -91,7 +94,7 @@ def de_each(
         )
         raise io.InputError(msg)
     results = pd.concat(tables)
-    adata.uns[key] = {"by": by, "results": results.copy(), "groups": groups.copy()}
+    adata.uns[key] = {"by": by, **about, "results": results.copy(), "groups": groups.copy()}
     return Each(results, groups)
 
 
