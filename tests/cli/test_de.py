@@ -124,7 +124,7 @@ def test_every_format_gives_the_same_results(kind, write, run, tmp_path):
 
 def test_several_contrasts_come_from_one_fit(write, run, tmp_path):
     tests = ["batch,batch_2,batch_1", "condition[T.treated]", "0,1,-1", "0, 1, 1"]
-    repeated = [word for test in tests for word in ("--test", test)]
+    repeated = [word for test in tests for word in ("--also", test)]
     out = tmp_path / "out"
     result = run(*write(), *DESIGN, *CONTRAST, *repeated, "--out", out)
     assert result.exit_code == 0, result.output
@@ -145,14 +145,14 @@ def test_a_comma_in_brackets_belongs_to_a_name(write, run, tmp_path):
     design = ["--design", "~ poly(x, 2)"]
     command = write(samples=lambda obs: obs.assign(x=np.linspace(0, 1, 8) ** 2))
     name = "poly(x, 2)[1]"
-    result = run(*command, *design, "--test", name, "--out", tmp_path / "out")
+    result = run(*command, *design, "--also", name, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert f"\n{name}\n" in result.stdout
 
 
 def test_names_of_files_differ_and_are_short():
     names = ["a + b", "a - b", "A b", "x" * 300, "é/ü"]
-    suffixes = folder._suffixes(names)
+    suffixes = folder.suffixes_of(names)
     assert suffixes[:3] == ["_a_b", "_a_b_2", "_A_b_3"]
     assert len({suffix.casefold() for suffix in suffixes}) == len(names)
     assert max(map(len, suffixes)) < 80
@@ -170,7 +170,7 @@ def test_doubts_are_shown_and_recorded(write, run, tmp_path):
 
 def test_options_reach_the_settings(write, run, tmp_path):
     out = tmp_path / "out"
-    options = ["--no-replace", "--no-filter", "--prior-variance", "0.5"]
+    options = ["--no-refit", "--no-filter", "--prior-variance", "0.5"]
     result = run(
         *write(), *DESIGN, "--reference", "condition=treated", *options, "--out", out,
         "--size-factors", "poscounts",
@@ -250,10 +250,10 @@ def test_a_bad_sample_table_is_refused(samples, words, write, refused, tmp_path)
         (["--contrast", "dose", "treated", "control"], "dose is not a factor of the design"),
         (["--contrast", "condition", "treat", "control"], "no level treat; it has control"),
         (["--contrast", "condition", "treated", "none"], "no level none; it has control"),
-        (["--test", "treated"], "no coefficient is named treated"),
-        ([*CONTRAST, "--test", "condition,a,b"], "no level a"),
-        (["--test", "a,b"], "--test a,b: needs"),
-        (["--test", "1,2"], "must hold 3 finite numbers"),
+        (["--also", "treated"], "no coefficient is named treated"),
+        ([*CONTRAST, "--also", "condition,a,b"], "no level a"),
+        (["--also", "a,b"], "--also a,b: needs"),
+        (["--also", "1,2"], "must hold 3 finite numbers"),
         (["--reference", "condition"], "--reference condition: needs FACTOR=LEVEL"),
         (["--reference", "condition=x"], "no level x to be the reference"),
         (["--alpha", "1.5"], "alpha must lie between 0 and 1"),
@@ -281,7 +281,7 @@ def test_files_that_cannot_be_read_are_refused(write, refused, empty_gzip, tmp_p
 def test_an_earlier_result_is_replaced_only_when_asked(write, run, refused, tmp_path):
     out = tmp_path / "out"
     command = [*write(), *DESIGN, "--out", out]
-    assert run(*command, *CONTRAST, "--test", "0,1,1").exit_code == 0
+    assert run(*command, *CONTRAST, "--also", "0,1,1").exit_code == 0
     (out / "notes.txt").write_text("mine")
     assert "--overwrite" in refused(*command)
     first = (out / "run.json").read_bytes()

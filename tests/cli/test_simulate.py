@@ -36,7 +36,7 @@ def simulate(folder, out, *more):
 def test_from_folders_to_folders(sites, tmp_path):
     adata, folder = sites
     out = tmp_path / "out"
-    result = simulate(folder, out, "--test", "batch[T.batch_2]")
+    result = simulate(folder, out, "--also", "batch[T.batch_2]")
     assert result.exit_code == 0, result.output
     names = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
     expected = {"genes.csv", "run.json", "disclosure.csv", "cells.csv", "fit.h5ad"}
@@ -118,7 +118,7 @@ def test_stages_of_other_data_are_not_resumed(sites, tmp_path, monkeypatch):
         (["--min-sites", "4"], "3 sites; at least 4 are needed (--min-sites)"),
         (["--min-samples", "5"], "design cell 'batch=batch_1 condition=control' has 4 samples"),
         (["--design", "~ nothing"], "site a: the formula names column nothing"),
-        (["--test", "nothing"], "nothing"),
+        (["--also", "nothing"], "nothing"),
     ],
 )
 def test_refusals_are_one_line(more, says, sites, tmp_path):

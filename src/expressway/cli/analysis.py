@@ -12,6 +12,8 @@ from expressway.io.contrast import ContrastSpec
 from expressway.models import deseq
 from expressway.models.gene_ranks import Choices
 from expressway.models.trend import Kind as Trend
+from expressway.models.wald import threshold
+from expressway.tl.tested import check_test
 
 from . import each_folder, ends, folder, options, show
 
@@ -108,7 +110,9 @@ def _stages(plan: Plan) -> dict[str, float]:
 
 def _asked(plan: Plan) -> _Asked:
     """What the texts mean: a mistake in one of them is found before anything is read."""
-    options.check_tests(plan.tests)
+    check_test(*plan.tests[:4])
+    threshold(plan.tests.lfc_threshold, plan.tests.alternative)
+    options.check_within(plan.output, plan.contrasts, plan.tests, plan.rests)
     kind, own = options.trend(plan.brought.trend)
     brought = plan.brought
     inputs = io.Inputs(
@@ -137,7 +141,12 @@ def _read(plan: Plan, asked: _Asked) -> anndata.AnnData:
         if plan.output.within is None:
             each, levels = plan.contrasts.each, asked.levels
             tl.check(
-                adata, plan.design, asked.specs, each=each, reference=levels, settings=asked.settings
+                adata,
+                plan.design,
+                asked.specs,
+                each=each,
+                reference=levels,
+                settings=asked.settings,
             )
 
     if plan.samples is not None and not io.has_samples(plan.counts):
@@ -185,17 +194,9 @@ def _test(
     tests: options.Tests, adata: anndata.AnnData
 ) -> Callable[[ContrastSpec | None], pd.DataFrame] | None:
     """What tests a contrast; None where `tl.de` has done so."""
-    if tests.kind == "lrt":
-        return lambda spec: tl.lrt(adata, tests.reduced, spec)
-    if tests.kind == "ql":
-        return lambda spec: tl.ql(adata, tests.reduced, spec)
-    if not tests.lfc_threshold and tests.alternative == "greaterAbs":
+    if tests.kind == "wald" and not tests.lfc_threshold and tests.alternative == "greaterAbs":
         return None
-    limit: dict[str, Any] = {
-        "lfc_threshold": tests.lfc_threshold,
-        "alternative": tests.alternative,
-    }
-    return lambda spec: tl.contrast(adata, spec, **limit)
+    return lambda spec: tl.test(adata, spec, **_how(tests))
 
 
 def _place(plan: Plan, asked: _Asked, scratch: Path, clock: io.Clock) -> folder.Place:
@@ -232,3 +233,32 @@ def _within(
     plan: Plan, asked: _Asked, adata: anndata.AnnData, clock: io.Clock, progress: ends.Shown
 ) -> None:
     """An analysis for each value of a column."""
+    output = plan.output
+    found = tl.de_each(
+        adata,
+        str(output.within),
+        plan.design,
+        asked.specs[0],
+        reference=asked.levels,
+        inputs=asked.inputs,
+        settings=asked.settings,
+        trend=asked.trend,
+        watch=progress.watch,
+        tell=progress.tell,
+        test=_how(plan.tests),
+    )
+    progress.watch("writing")
+    with io.written_folder(output.out) as scratch:
+        each_folder.write_each(adata, found, _place(plan, asked, scratch, clock), _record(plan))
+    if not output.quiet:
+        each_folder.show_each(found, plan.counts.name, output.out)
+
+
+def _how(tests: options.Tests) -> dict[str, Any]:
+    """The test, as `tl.test` is told of it."""
+    return {
+        "kind": tests.kind,
+        "reduced": tests.reduced,
+        "lfc_threshold": tests.lfc_threshold,
+        "alternative": tests.alternative,
+    }

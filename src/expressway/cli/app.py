@@ -12,6 +12,7 @@ from . import pseudobulk as sums
 from . import timecourse as course
 from . import transform as transforms
 from .de import EXAMPLE, de
+from .options import Sectioned
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # frames leave half of 80 columns to the text
 )
-app.command(epilog=EXAMPLE)(de)
+app.command(epilog=EXAMPLE, cls=Sectioned)(de)
 app.command(epilog=course.EXAMPLE)(course.timecourse)
 app.command(epilog=mixtures.EXAMPLE)(mixtures.cluster)
 app.command(epilog=transforms.EXAMPLE)(transforms.transform)

@@ -11,14 +11,13 @@ from rich.console import Console
 from expressway import io, tl
 
 from .ends import say
-from .folder import _suffixes
+from .folder import Place, suffixes_of
 
 
 def write_each(
     adata: anndata.AnnData,
     found: tl.Each,
-    out: Path,
-    clock: io.Clock,
+    place: Place,
     inputs: Mapping[str, Any],
     key: str = "de_each",
 ) -> None:
@@ -37,19 +36,19 @@ def write_each(
     stored: dict[str, Any] = adata.uns[key]
     by = str(stored["by"])
     groups = found.groups.copy()
-    suffixes = _suffixes([str(level) for level in groups.index])
+    suffixes = suffixes_of([str(level) for level in groups.index])
     groups["results"] = [
-        "" if why else f"results{suffix}.csv"
+        "" if why else f"results{suffix}.{place.tables}"
         for why, suffix in zip(groups["why"], suffixes, strict=True)
     ]
     levels = found.results[by].astype(str)
-    with clock.stage("tables"):
-        for level, name in zip(groups.index, groups["results"].astype(str), strict=True):
-            if name:
-                rows = (levels == str(level)).to_numpy()
-                io.write_table(found.results.loc[rows].drop(columns=by), out / name)
-        io.write_table(groups, out / "groups.csv")
-    files = sorted([*(name for name in groups["results"] if name), "groups.csv", "run.json"])
+    for level, name in zip(groups.index, groups["results"].astype(str), strict=True):
+        if name:
+            rows = (levels == str(level)).to_numpy()
+            place.write(found.results.loc[rows].drop(columns=by), name.rpartition(".")[0])
+    place.write(groups, "groups")
+    names = [name for name in groups["results"] if name]
+    files = sorted([*names, f"groups.{place.tables}", "run.json"])
     record = {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": io.versions(),
@@ -61,10 +60,10 @@ def write_each(
         "contrast": stored["contrast"],
         "settings": {k: None if v == "" else v for k, v in stored["settings"].items()},
         "groups": groups.to_dict("index"),
-        "seconds": clock.seconds,
+        "seconds": place.clock.seconds,
         "files": files,
     }
-    io.write_json(record, out / "run.json")
+    io.write_json(record, place.folder / "run.json")
 
 
 def show_each(found: tl.Each, source: str, out: Path) -> None:

@@ -81,7 +81,7 @@ def tables(
         found[name] = Tested(name, "", table, threshold, spec)
     if len(found) == 1:
         return list(found.values())
-    suffixes = _suffixes(list(found))
+    suffixes = suffixes_of(list(found))
     return [t._replace(suffix=s) for t, s in zip(found.values(), suffixes, strict=True)]
 
 
@@ -271,7 +271,7 @@ def _report(
     )
 
 
-def _suffixes(names: Sequence[str]) -> list[str]:
+def suffixes_of(names: Sequence[str]) -> list[str]:
     """``_NAME`` of each contrast in letters that files can have, no two alike."""
     found: list[str] = []
     for name in names:

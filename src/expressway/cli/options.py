@@ -1,7 +1,6 @@
 """Options that commands share, and what their texts mean."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -13,8 +12,7 @@ from expressway import io
 from expressway.io.contrast import ContrastSpec
 from expressway.models import shrinkage, survival, wald
 from expressway.models.gene_ranks import Choices, check
-
-Kind = Literal["wald", "lrt", "ql"]
+from expressway.tl.tested import Kind as TestKind
 
 CONTRASTS, TESTS = "Contrasts", "Tests"
 RESTS, MODEL, OUTPUT = "What calls rest on", "Model", "Output"
@@ -82,7 +80,7 @@ Reference = Annotated[
 ]
 
 Test = Annotated[
-    Kind,
+    TestKind,
     typer.Option(
         help="Wald's test, the likelihood-ratio test or edgeR's quasi-likelihood F test.",
         rich_help_panel=TESTS,
@@ -117,7 +115,9 @@ Alternative = Annotated[
 ]
 Shrink = Annotated[
     shrinkage.Kind | None,
-    typer.Option(help="Shrunken fold changes of each contrast: shrunken.csv.", rich_help_panel=TESTS),
+    typer.Option(
+        help="Shrunken fold changes of each contrast: shrunken.csv.", rich_help_panel=TESTS
+    ),
 ]
 Alpha = Annotated[
     float,
@@ -328,7 +328,7 @@ class Contrasts(NamedTuple):
 class Tests(NamedTuple):
     """How it is tested."""
 
-    kind: Kind
+    kind: TestKind
     reduced: str | None
     lfc_threshold: float
     alternative: wald.Alternative
@@ -420,23 +420,29 @@ def levels(asked: Contrasts) -> dict[str, str]:
     return (dict([each]) if each and free else {}) | dict(map(_level, asked.reference or []))
 
 
-def check_tests(tests: Tests) -> None:
-    """Refuse options that do not go together.
+def check_within(output: Output, asked: Contrasts, tests: Tests, rests: Rests) -> None:
+    """Refuse what analyses of several groups have not.
 
     Raises
     ------
     InputError
-        A reduced design with Wald's test, or a threshold with another.
+        Something beside tables is asked of them, or a second contrast.
     """
-    wald.threshold(tests.lfc_threshold, tests.alternative)
-    if tests.kind == "wald" and tests.reduced is not None:
+    others = {
+        "--each": asked.each,
+        "--shrink": tests.shrink,
+        "--influence": rests.influence,
+        "--intervals": rests.intervals,
+        "--report": output.report or None,
+    }
+    found = [name for name, value in others.items() if value is not None]
+    if len(specs(asked)) > 1:
+        found.append("a second contrast")
+    if output.within is not None and found:
         msg = (
-            f"--reduced {tests.reduced!r} goes with --test lrt or --test ql; Wald's test is of a "
-            "contrast"
+            f"--within {output.within} gives a table for each group, without {found[0]}; leave it "
+            "out, or analyse one group at a time"
         )
-        raise io.InputError(msg)
-    if tests.kind != "wald" and (tests.lfc_threshold or tests.alternative != "greaterAbs"):
-        msg = f"--lfc-threshold and --alternative go with --test wald, not with {tests.kind}"
         raise io.InputError(msg)
 
 

@@ -14,4 +14,5 @@ from .each import de_each as de_each
 from .shrink import shrink as shrink
 from .stability import influence as influence
 from .stability import intervals as intervals
+from .tested import test as test
 from .timecourse import timecourse as timecourse

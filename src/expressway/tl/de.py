@@ -14,6 +14,8 @@ from expressway.io.contrast import ContrastSpec
 from expressway.models import deseq
 from expressway.models.cells import groups
 
+from . import tested
+
 logger = logging.getLogger(__name__)
 
 
@@ -27,6 +29,7 @@ def de(
     inputs: io.Inputs = io.NOTHING,
     settings: deseq.Settings = deseq.DEFAULTS,
     trend: Any = None,
+    test: Mapping[str, Any] | None = None,
     key: str = "de",
     memory: str | float | None = None,
     watch: deseq.Watch = lambda _: None,
@@ -66,6 +69,9 @@ def de(
     trend
         A dispersion trend of your own: a function of the mean of normalised counts, or a table of
         nodes, columns mean and dispersion, between which log dispersion is linear in log mean.
+    test
+        Arguments of `test`, if it is not Wald's of the contrast: ``{"lfc_threshold": 1.0}``,
+        ``{"kind": "lrt", "reduced": "~ cell"}``.
     key
         Name under which results are stored.
     memory
@@ -98,6 +104,8 @@ def de(
     clock = io.Clock(watch)
     settings, brought = _steps.with_trend(settings, trend)
     _steps.check_settings(settings)
+    if test is not None:
+        tested.check_test(**tested.DEFAULTS | test)
     settings = io.chosen(settings, inputs)
     with clock.stage("design"):
         origin = _origin(adata, design, contrast, reference, layer)._replace(inputs=inputs)
@@ -121,6 +129,9 @@ def de(
     sizes = _steps.log_sizes(adata, np.asarray(rows.offset), inputs)
     _store.store_samples(adata, key, rows, sizes)
     _store.store_results(adata, key, table, found, wanted.name)
+    if test is not None:
+        with clock.stage("tests"):
+            table = tested.test(adata, contrast, key=key, **test)
     adata.uns[key] |= {"seconds": clock.seconds, "warnings": doubts}
     return table
 
