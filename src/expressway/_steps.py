@@ -1,7 +1,7 @@
 """Steps that an analysis of one table and one of several sites share."""
 
 import logging
-from typing import Any, cast, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 import anndata
 import jax
@@ -12,6 +12,7 @@ from expressway import io
 from expressway._types import Array, Float
 from expressway.core.cohort import Cohort, Pooled, samples
 from expressway.core.order import Groups
+from expressway.core.solve import Status
 from expressway.core.sparse import Sparse, library_size, rows_of_table
 from expressway.io.check import Counts
 from expressway.io.contrast import Contrast, ContrastSpec
@@ -20,8 +21,10 @@ from expressway.models import (
     deseq,
     gene_ranks,
     leave_out,
+    lrt,
     nb,
     outliers,
+    quasi,
     results,
     shrinkage,
     survival,
@@ -48,8 +51,56 @@ def test(
     threshold: Threshold = NONE,  # noqa: PT028 (not pytest's)
 ) -> tuple[pd.DataFrame, results.Results]:
     """Table of a contrast, and what else was found of it."""
-    found = results.results(fit, wanted.vector, takers(wanted), threshold=threshold)
+    return tested(fit, wanted, genes, None, threshold)
+
+
+def tested(
+    fit: deseq.DESeqFit,
+    wanted: Contrast,
+    genes: pd.Index,
+    other: results.Other | None,
+    threshold: Threshold = NONE,
+) -> tuple[pd.DataFrame, results.Results]:
+    """As `test`, by another test than Wald's if one is given."""
+    found = results.results(fit, wanted.vector, takers(wanted), other, threshold)
     return io.results_table(fit, found, genes), found
+
+
+class Nested(NamedTuple):
+    """A test of nested designs for every gene, and what is kept of it in an AnnData."""
+
+    other: results.Other
+    stored: dict[str, Any]
+    """Kind of test and its numbers."""
+    table: pd.DataFrame | None = None
+    """Numbers of each gene, without an index."""
+
+
+def likelihood_ratio(
+    fit: deseq.DESeqFit, cohort: Cohort, matrix: np.ndarray, cells: Groups | None = None
+) -> Nested:
+    """Likelihood-ratio test of a hypothesis (`models.lrt`)."""
+    test = lrt.likelihood_ratio(fit, cohort, matrix, cells)
+    failed = np.isin(test.status, (Status.NOT_CONVERGED, Status.NOT_FINITE))
+    other = results.Other(test.stat, test.p_value, failed, of_contrast=False)
+    return Nested(other, {"kind": "lrt", "freedom": test.freedom})
+
+
+def quasi_likelihood(
+    fit: deseq.DESeqFit, cohort: Cohort, matrix: np.ndarray, cells: Groups | None = None
+) -> Nested:
+    """Quasi-likelihood F test of a hypothesis (`models.quasi`)."""
+    test = quasi.quasi_likelihood(fit, cohort, matrix, cells)
+    other = results.Other(test.stat, test.p_value, test.failed, of_contrast=False)
+    numbers = {
+        "deviance": test.deviance,
+        "df_residual": test.freedom,
+        "variance_prior": np.where(np.isnan(test.deviance), np.nan, test.prior.prior_variance),
+        "variance": np.where(np.isnan(test.deviance), np.nan, test.prior.variance),
+        "df_total": test.denominator,
+    }
+    stored = {"kind": "ql", "freedom": test.numerator, "df_prior": test.prior.prior_freedom}
+    return Nested(other, stored, pd.DataFrame(numbers))
 
 
 def tests(

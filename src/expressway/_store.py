@@ -1,8 +1,9 @@
 """Where an analysis lies in an AnnData: plain arrays and tables, so that it pickles and saves.
 
 Under a key, "de" by default: ``varm[key]`` the results of a contrast; ``varm[key_genes]`` the
-quantities on the way; ``varm[key_shrunken]`` shrunken fold changes;
-``varm[key_beta]`` the coefficients, natural log; ``varm[key_covariance]``,
+quantities on the way; ``varm[key_quasi]`` those of a quasi-likelihood test;
+``varm[key_shrunken]`` shrunken fold changes; ``varm[key_beta]`` the coefficients, natural log;
+``varm[key_covariance]``,
 ``varm[key_unsupported]`` and ``varm[key_positive]`` their matrices, flattened (of a wide design,
 whose run of columns is ``uns[key]["wide"]``, the parts of arrows one after the other, and the
 inverse information, of which the covariance is made);
@@ -62,6 +63,8 @@ class Origin(NamedTuple):
 def store_fit(adata: anndata.AnnData, key: str, fit: deseq.DESeqFit, origin: Origin) -> None:
     """Put a fit into an AnnData, in place of an earlier one."""
     coded = origin.coded
+    if f"{key}_quasi" in adata.varm:  # of another fit
+        del adata.varm[f"{key}_quasi"]
     adata.varm[f"{key}_genes"] = io.genes_table(fit, adata.var_names)
     adata.varm[f"{key}_beta"] = fit.gene.beta
     x = coded.matrix
@@ -141,16 +144,30 @@ def load_fit(adata: anndata.AnnData, key: str) -> tuple[deseq.DESeqFit, Origin]:
 
 
 def store_results(
-    adata: anndata.AnnData, key: str, table: pd.DataFrame, found: results.Results, name: str
+    adata: anndata.AnnData,
+    key: str,
+    table: pd.DataFrame,
+    found: results.Results,
+    name: str,
+    test: Mapping[str, Any] | None = None,
 ) -> None:
-    """Put the table of a contrast into an AnnData, in place of an earlier one."""
+    """Put the table of a contrast into an AnnData, in place of an earlier one.
+
+    ``test`` says which it is (text and numbers), Wald's if it is not given.
+    """
     adata.varm[key] = table.copy()
     adata.uns[key] |= {
         "contrast": name,
         "filter_threshold": found.adjusted.threshold,
+        "test": dict(test) if test else {"kind": "wald"},
         "lfc_threshold": float(found.threshold.value),
         "alternative": found.threshold.alternative,
     }
+
+
+def store_quasi(adata: anndata.AnnData, key: str, numbers: pd.DataFrame) -> None:
+    """Put each gene's numbers of a quasi-likelihood test into an AnnData."""
+    adata.varm[f"{key}_quasi"] = numbers.set_axis(adata.var_names)
 
 
 def store_shrunken(
@@ -236,11 +253,7 @@ def _design(adata: anndata.AnnData, key: str, reference: Mapping[str, str]) -> D
             for name, one in stored["columns"].items()
         }
         return of_columns(columns, str(stored["design"]), reference)
-    obs = pd.DataFrame(adata.obs).copy()
-    for factor, levels in stored["levels"].items():
-        # h5ad turns text into categories in another order.
-        if factor in obs and not is_number(pd.Series(obs[factor])):
-            obs[factor] = pd.Categorical(obs[factor].map(str), [str(level) for level in levels])
+    obs = sample_table(adata, key)
     if adata.n_obs == int(stored["samples"]):
         coded = io.design(str(stored["design"]), obs, reference)
         same = list(coded.names) == list(stored["coefficients"])
@@ -248,6 +261,16 @@ def _design(adata: anndata.AnnData, key: str, reference: Mapping[str, str]) -> D
             return coded
     msg = f"the samples changed since the analysis {key!r}: run expressway.tl.de again"
     raise io.InputError(msg)
+
+
+def sample_table(adata: anndata.AnnData, key: str) -> pd.DataFrame:
+    """``obs``, with levels in the order that the stored analysis has them."""
+    obs = pd.DataFrame(adata.obs).copy()
+    for factor, levels in adata.uns[key]["levels"].items():
+        # h5ad turns text into categories in another order.
+        if factor in obs and not is_number(pd.Series(obs[factor])):
+            obs[factor] = pd.Categorical(obs[factor].map(str), [str(level) for level in levels])
+    return obs
 
 
 def _alike(matrix: Float[np.ndarray, "n p"] | Wide, stored: Any) -> bool:

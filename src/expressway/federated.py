@@ -17,6 +17,7 @@ import pandas as pd
 
 from expressway import io
 from expressway.core.cohort import Pooled, compiled, samples
+from expressway.core.nested import without
 from expressway.core.order import Groups
 from expressway.core.sparse import Sparse, library_size
 from expressway.io.agreement import Agreement, Census, Coded, agree, code, describe, take
@@ -206,6 +207,71 @@ def shrink(
     about = {"contrast": wanted.name, "prior_scale": found.prior_scale}
     about |= {"kind": kind, "interval": interval, "lfc_threshold": lfc_threshold}
     _store.store_shrunken(run.adata, "de", table, about)
+    return table
+
+
+def lrt(run: Run, reduced: str | None = None, contrast: ContrastSpec | None = None) -> pd.DataFrame:
+    """Table of likelihood-ratio tests across sites: what `tl.lrt` finds, from sums.
+
+    Parameters
+    ----------
+    run
+        An analysis; ``run.table`` becomes the new table. Its rounds are counted in the ledger as
+        the stage "likelihood-ratio test". Where counts were replaced, those genes are fitted again
+        first: nobody kept the replaced counts.
+    reduced, contrast
+        As for `tl.lrt`. The reduced formula names columns of the design only.
+
+    Raises
+    ------
+    io.InputError
+        As for `tl.lrt`.
+    run.ProtocolError
+        As for `simulate`.
+    """
+    return _tested(run, reduced, contrast, "likelihood-ratio test", _steps.likelihood_ratio)
+
+
+def ql(run: Run, reduced: str | None = None, contrast: ContrastSpec | None = None) -> pd.DataFrame:
+    """Table of quasi-likelihood F tests across sites: what `tl.ql` finds, from sums.
+
+    Parameters
+    ----------
+    run, reduced, contrast
+        As for `lrt`; the stage is "quasi-likelihood test".
+
+    Raises
+    ------
+    io.InputError
+        As for `tl.ql`.
+    run.ProtocolError
+        As for `simulate`.
+    """
+    return _tested(run, reduced, contrast, "quasi-likelihood test", _steps.quasi_likelihood)
+
+
+def _tested(
+    run: Run,
+    reduced: str | None,
+    contrast: ContrastSpec | None,
+    stage: str,
+    test: Callable[..., _steps.Nested],
+) -> pd.DataFrame:
+    """Table of a test of nested designs, stored too."""
+    adata, of = run.adata, run.agreement
+    wanted = io.contrast(of.design, contrast)
+    if reduced is None:
+        matrix = without(wanted.vector)
+    else:
+        reference = adata.uns["de"]["reference"]
+        matrix = io.nested_across(of.design.formula, reduced, of.columns, reference)
+    run.ledger.stage = stage
+    found = test(run.fit, run.cohort, matrix, run.groups)
+    table, rest = _steps.tested(run.fit, wanted, adata.var_names, found.other)
+    said = found.stored | {"reduced": reduced or ""}
+    _store.store_results(adata, "de", table, rest, wanted.name, said)
+    if found.table is not None:
+        _store.store_quasi(adata, "de", found.table)
     return table
 
 

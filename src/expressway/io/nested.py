@@ -51,12 +51,12 @@ def nested(
     reduced = design(formula, samples, base)
     larger, smaller = _dense(full), _dense(reduced)
     strange = spans.outside(larger, smaller) > spans.OUTSIDE
-    if np.any(strange):
-        names = [name for name, out in zip(reduced.names, strange, strict=True) if out]
+    terms = [str(t) for t, at in reduced.spec.term_indices.items() if np.any(strange[list(at)])]
+    if terms:
         message = (
-            f"reduced formula '{formula}' is not nested in the design '{full.formula}': "
-            f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} no combination of its "
-            "columns; leave that out of the reduced formula, or fit a design that has it"
+            f"reduced formula '{formula}' is not nested in the design '{full.formula}', which has "
+            f"no columns for {', '.join(terms)}; leave that out of the reduced formula, or fit a "
+            "design that has it"
         )
         raise InputError(message)
     if len(reduced.names) >= len(full.names):

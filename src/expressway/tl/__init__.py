@@ -11,6 +11,8 @@ from .de import check as check
 from .de import de as de
 from .each import Each as Each
 from .each import de_each as de_each
+from .nested import lrt as lrt
+from .nested import ql as ql
 from .shrink import shrink as shrink
 from .stability import influence as influence
 from .stability import intervals as intervals
