@@ -59,7 +59,7 @@ def tested(
     wanted: Contrast,
     genes: pd.Index,
     other: results.Other | None,
-    threshold: Threshold = NONE,
+    threshold: Threshold = NONE,  # noqa: PT028 (not pytest's)
 ) -> tuple[pd.DataFrame, results.Results]:
     """As `test`, by another test than Wald's if one is given."""
     found = results.results(fit, wanted.vector, takers(wanted), other, threshold)

@@ -91,6 +91,7 @@ def simulate(
     reference: Mapping[str, str] | None = None,
     inputs: io.Inputs = io.NOTHING,
     settings: deseq.Settings = deseq.DEFAULTS,
+    trend: Any = None,
     rules: Rules = Rules(),  # noqa: B008 (immutable)
     clock: io.Clock | None = None,
     kept: Callable[[Mapping[str, Any]], deseq.Stage] = lambda _: deseq.at_once,
@@ -102,7 +103,7 @@ def simulate(
     sites
         Name to samples × genes with raw counts in ``X``. A site may lack levels, have one sample,
         or genes without a count.
-    design, contrast, reference, settings
+    design, contrast, reference, settings, trend
         As for `tl.de`. The rule that keeps an outlier's gene if three samples have more counts
         needs single samples and is off (``Settings.keep_if_larger``).
     inputs
@@ -125,6 +126,7 @@ def simulate(
         A site sent what is not finite, of another shape or of another round.
     """
     clock = clock or io.Clock()
+    settings, own = _steps.with_trend(settings, trend)
     _steps.check_settings(settings)
     settings = io.chosen(settings, inputs)
     with clock.stage("agreement"):
@@ -139,7 +141,7 @@ def simulate(
             _member(name, sites[name], agreement, one, numbers, inputs)
             for name, one in enrolled.items()
         ]
-        given = _given(sites, agreement, inputs)
+        given = _given(sites, agreement, inputs)._replace(trend=own.trend)
         ledger = _ledger(sites, design, agreement, enrolled, cells)
     p, g = len(agreement.design.names), len(agreement.genes)
     settings = settings._replace(keep_if_larger=False)

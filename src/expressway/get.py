@@ -49,7 +49,9 @@ def normalised(adata: anndata.AnnData, *, key: str = "de") -> pd.DataFrame:
         No analysis is stored there, samples or counts are not there or changed since.
     """
     _, origin = _store.load_fit(adata, key)
-    cohort = _steps.cohort(adata, origin.coded, origin.layer, _store.log_sizes(adata, key))
+    cohort = _steps.cohort(
+        adata, origin.coded, origin.layer, _store.log_sizes(adata, key), origin.inputs
+    )
     index = pd.Index(adata.obs_names, name="sample")
     return pd.DataFrame(_steps.normalised(cohort), index, pd.Index(adata.var_names, name="gene"))
 

@@ -15,7 +15,7 @@ from expressway.models.trend import Kind as Trend
 from expressway.models.wald import threshold
 from expressway.tl.tested import check_test
 
-from . import each_folder, ends, folder, options, show
+from . import brought, each_folder, ends, folder, options, show
 
 # Seconds of a large table.
 _STAGES = {
@@ -33,8 +33,6 @@ _STAGES = {
     "influence": 5.0,
     "writing": 5.0,
 }
-# Names under which what files bring is put into the AnnData.
-_CONTROLS, _OFFSETS, _WEIGHTS = "control genes", "offsets", "weights"
 
 
 class Plan(NamedTuple):
@@ -114,13 +112,7 @@ def _asked(plan: Plan) -> _Asked:
     threshold(plan.tests.lfc_threshold, plan.tests.alternative)
     options.check_within(plan.output, plan.contrasts, plan.tests, plan.rests)
     kind, own = options.trend(plan.brought.trend)
-    brought = plan.brought
-    inputs = io.Inputs(
-        size_factors=brought.size_factors,
-        control_genes=None if brought.control_genes is None else _CONTROLS,
-        offsets=None if brought.offsets is None else _OFFSETS,
-        precision=None if brought.weights is None else _WEIGHTS,
-    )
+    inputs = brought.named(plan.brought)
     settings = plan.settings._replace(trend=cast("Trend", kind))
     io.chosen(settings, inputs)
     return _Asked(
@@ -153,12 +145,7 @@ def _read(plan: Plan, asked: _Asked) -> anndata.AnnData:
         check(anndata.AnnData(obs=io.read_samples(plan.samples)))
     adata = io.read_counts(plan.counts, plan.samples, backed=True)
     check(adata)
-    brought = plan.brought
-    if brought.control_genes is not None:
-        adata.var[_CONTROLS] = io.read_genes(brought.control_genes, adata)
-    for path, layer in ((brought.offsets, _OFFSETS), (brought.weights, _WEIGHTS)):
-        if path is not None:
-            adata.layers[layer] = io.read_layer(path, adata)
+    brought.bring(adata, plan.brought)
     return adata
 
 
@@ -205,11 +192,8 @@ def _place(plan: Plan, asked: _Asked, scratch: Path, clock: io.Clock) -> folder.
 
 def _record(plan: Plan) -> dict[str, Any]:
     """What is recorded of the options."""
-    brought = {
-        name: str(value) for name, value in plan.brought._asdict().items() if value is not None
-    }
     files = {"counts": str(plan.counts), "samples": plan.samples and str(plan.samples)}
-    return {"input": files | brought, "test": plan.tests._asdict()}
+    return {"input": files | options.given(plan.brought), "test": plan.tests._asdict()}
 
 
 def _write(

@@ -1,16 +1,20 @@
 """`expressway federated`: analyses across sites that show totals only."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import anndata
+import pandas as pd
 import typer
 
-from expressway import federated, io, run
-from expressway.models import deseq
+from expressway import federated, io, run, tl
+from expressway.io.contrast import ContrastSpec
+from expressway.models import deseq, shrinkage
+from expressway.models.trend import Kind as Trend
+from expressway.tl.tested import check_test
 
-from . import ends, folder, options, show
+from . import brought, ends, folder, options, show
 
 EXAMPLE = """\b
 Example:
@@ -30,7 +34,7 @@ def main() -> None:
     """Analyses across sites that show totals only."""
 
 
-@app.command(epilog=EXAMPLE)
+@app.command(epilog=EXAMPLE, cls=options.Sectioned)
 def simulate(
     sites: Annotated[
         Path,
@@ -43,15 +47,29 @@ def simulate(
     ],
     *,
     design: options.Design,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")],
+    out: options.Out,
     contrast: options.FirstContrast = None,
-    test: options.Test = None,
+    groups: options.Groups = None,
+    plus: options.Plus = None,
+    minus: options.Minus = None,
+    also: options.Also = None,
     reference: options.Reference = None,
-    size_factors: options.SizeFactors = "ratio",
+    test: options.Test = "wald",
+    reduced: options.Reduced = None,
+    lfc_threshold: options.LfcThreshold = 0.0,
+    alternative: options.Alternative = "greaterAbs",
+    shrink: options.Shrink = None,
     alpha: options.Alpha = 0.1,
-    prior_variance: options.PriorVariance = None,
-    no_replace: options.NoReplace = False,
     no_filter: options.NoFilter = False,
+    size_factors: options.SizeFactors = "ratio",
+    size_factors_column: options.SizeFactorsColumn = None,
+    control_genes: options.ControlGenes = None,
+    offsets: options.Offsets = None,
+    weights: options.Weights = None,
+    trend: options.Trend = "parametric",
+    prior_variance: options.PriorVariance = None,
+    cooks_cutoff: options.CooksCutoff = None,
+    no_refit: options.NoRefit = False,
     min_sites: Annotated[
         int, typer.Option(metavar="NUMBER", min=1, help="Refuse to start with fewer sites.")
     ] = federated.Rules().min_sites,
@@ -70,6 +88,9 @@ def simulate(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the stages that an earlier run finished.")
     ] = False,
+    figures: options.Figures = "png",
+    report: options.Report = False,
+    tables: options.Tables = "csv",
     quiet: options.Quiet = False,
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -81,13 +102,9 @@ def simulate(
     for other contrasts, disclosure.csv with every total that left a site) and, in sites/NAME,
     what stays there.
     """
-    settings = deseq.Settings(
-        size_factors=size_factors,
-        prior_variance=prior_variance,
-        replace_outliers=not no_replace,
-        independent_filtering=not no_filter,
-        alpha=alpha,
-    )
+    asked = options.Contrasts(contrast, groups, plus, minus, also, reference=reference)
+    tests = options.Tests(test, reduced, lfc_threshold, alternative, shrink)
+    files = options.Brought(size_factors_column, control_genes, offsets, weights, trend)
     rules = federated.Rules(min_sites, min_samples, common_genes)
     stages, clock = out.with_name(f"{out.name}.stages"), io.Clock()
     checkpoints: list[run.Checkpoint] = []
@@ -103,40 +120,81 @@ def simulate(
 
     with ends.interruptible(left) as check, ends.one_line_errors(), ends.shown_warnings():
         io.check_folder(out, overwrite)
-        specs = options.specs(contrast, test)
-        levels = options.levels(reference)
+        io.check_table_path(out / f"results.{tables}")
+        check_test(*tests[:4])
+        kind, own = options.trend(trend)
+        settings = deseq.Settings(
+            size_factors=size_factors,
+            trend=cast("Trend", kind),
+            prior_variance=prior_variance,
+            replace_outliers=not no_refit,
+            cooks_cutoff=cooks_cutoff,
+            independent_filtering=not no_filter,
+            alpha=alpha,
+        )
+        specs, formats = options.specs(asked), folder.parse_formats(figures)
         with ends.progress(dict.fromkeys(_STAGES, 1.0), check, quiet=quiet) as progress:
             watch = progress.watch
             watch("reading")
             with clock.stage("reading"):
                 adatas = io.read_sites(sites)
+                for name, adata in adatas.items():
+                    brought.bring(adata, files, sites / name)
             folder.expect_figures()
             done = federated.simulate(
                 adatas,
                 design,
                 specs[0],
-                reference=levels,
+                reference=options.levels(asked),
+                inputs=brought.named(files),
                 settings=settings,
+                trend=own,
                 rules=rules,
                 clock=io.Clock(watch),
                 kept=kept,
             )
-            tables = folder.tables(done.adata, specs, clock)
+            tested = folder.tables(done.adata, specs, clock, _test(done, tests))
+            shrunken = {} if shrink is None else _shrunken(done, tested, shrink, clock)
             with io.written_folder(out) as scratch:
                 watch("what stays at sites")
                 with clock.stage("what stays at sites"):
                     _write_sites(done, adatas, scratch)
                 watch("writing")
-                io.write_table(done.disclosure.set_index("stage"), scratch / "disclosure.csv")
-                io.write_table(done.cells, scratch / "cells.csv")
+                place = folder.Place(scratch, clock, tables, formats, report)
+                for name, table in shrunken.items():
+                    place.write(table, name)
+                place.write(done.disclosure.set_index("stage"), "disclosure")
+                place.write(done.cells, "cells")
                 done.adata.write_h5ad(scratch / "fit.h5ad")
-                folder.write(done.adata, tables, scratch, clock, _record(done, sites, rules))
+                record = _record(done, sites, rules) | {"test": tests._asdict()}
+                record["input"] |= options.given(files)
+                folder.write(done.adata, tested, place, record)
                 check()
         for checkpoint in checkpoints:
             checkpoint.remove()
     if not quiet:
-        show.summary(done.adata, tables, f"{len(adatas)} sites", out)
+        show.summary(done.adata, tested, f"{len(adatas)} sites", out)
         show.rounds(done.ledger)
+
+
+def _test(
+    done: federated.Run, tests: options.Tests
+) -> Callable[[ContrastSpec | None], pd.DataFrame] | None:
+    """What tests a contrast, by more rounds where the test needs them."""
+    kind, reduced, threshold, alternative, _ = tests
+    if kind == "lrt":
+        return lambda spec: federated.lrt(done, reduced, spec)
+    if kind == "ql":
+        return lambda spec: federated.ql(done, reduced, spec)
+    limit: dict[str, Any] = {"lfc_threshold": threshold, "alternative": alternative}
+    return lambda spec: tl.contrast(done.adata, spec, **limit)
+
+
+def _shrunken(
+    done: federated.Run, tested: Sequence[folder.Tested], kind: shrinkage.Kind, clock: io.Clock
+) -> dict[str, pd.DataFrame]:
+    """Shrunken fold changes of each contrast, by more rounds."""
+    return folder.shrunken(tested, lambda spec: federated.shrink(done, spec, kind=kind), clock)
 
 
 def _write_sites(done: federated.Run, adatas: Mapping[str, anndata.AnnData], scratch: Path) -> None:

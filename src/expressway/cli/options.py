@@ -367,6 +367,11 @@ class Output(NamedTuple):
     overwrite: bool
 
 
+def given(brought: Brought) -> dict[str, str]:
+    """What is brought, in words for a record."""
+    return {name: str(value) for name, value in brought._asdict().items() if value is not None}
+
+
 def ranking(rests: Rests) -> Choices | None:
     """What is asked of intervals and ranks; None where nothing is."""
     _, intervals, top, draws = rests

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -37,12 +38,30 @@ def summary(adata: anndata.AnnData, tested: Sequence[Tested], source: str, out: 
     size = f"{adata.n_vars:,} genes x {stored['samples']} samples"
     say(console, f"{source}: {size}, {stored['design']}")
     for one in tested:
-        say(console, f"\n{one.name}", "bold")
+        say(console, f"\n{one.name}{_test(stored)}", "bold")
         _counts(console, one.table, float(stored["settings"]["alpha"]))
         _strongest(console, one.table)
     memory = io.peak_memory()
     at_most = "" if memory is None else f"; at most {memory:,.0f} MB of memory"
     say(console, f"\nresults in {out}{at_most}")
+
+
+def _test(stored: Mapping[str, Any]) -> str:
+    """What was tested, where it is not whether a fold change is 0."""
+    kind, limit = stored["test"]["kind"], float(stored["lfc_threshold"])
+    if kind != "wald":
+        name = {"lrt": "likelihood-ratio test", "ql": "quasi-likelihood F test"}[kind]
+        reduced = stored["test"]["reduced"]
+        return f", {name}" + (f" against {reduced}" if reduced else "")
+    claims = {
+        "greaterAbs": f"|log2 fold change| > {limit:g}",
+        "greaterAbs2014": f"|log2 fold change| > {limit:g} (2014)",
+        "lessAbs": f"|log2 fold change| < {limit:g}",
+        "greater": f"log2 fold change > {limit:g}",
+        "less": f"log2 fold change < {-limit:g}",
+    }
+    plain = limit == 0 and stored["alternative"].startswith("greaterAbs")
+    return "" if plain else f", {claims[stored['alternative']]}"
 
 
 def survival(moved: Mapping[str, pd.DataFrame]) -> None:

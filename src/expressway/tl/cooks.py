@@ -32,6 +32,8 @@ def cooks(adata: anndata.AnnData, *, key: str = "de") -> pd.DataFrame:
         No analysis is stored there, samples or counts are not there or changed since.
     """
     fit, origin = _store.load_fit(adata, key)
-    cohort = _steps.cohort(adata, origin.coded, origin.layer, _store.log_sizes(adata, key))
+    cohort = _steps.cohort(
+        adata, origin.coded, origin.layer, _store.log_sizes(adata, key), origin.inputs
+    )
     index = pd.Index(adata.obs_names, name="sample")
     return pd.DataFrame(_steps.cooks(fit, cohort), index, pd.Index(adata.var_names, name="gene"))

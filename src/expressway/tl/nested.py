@@ -103,7 +103,7 @@ def _tested(
     else:
         obs = _store.sample_table(adata, key)
         matrix = io.nested(origin.coded, reduced, obs, origin.reference)
-    cohort = _steps.cohort(adata, origin.coded, origin.layer, sizes)
+    cohort = _steps.cohort(adata, origin.coded, origin.layer, sizes, origin.inputs)
     found = test(fit, cohort, matrix)
     table, rest = _steps.tested(fit, wanted, adata.var_names, found.other)
     said = found.stored | {"reduced": reduced or ""}

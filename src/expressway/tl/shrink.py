@@ -58,7 +58,9 @@ def shrink(
     fit, origin = _store.load_fit(adata, key)
     choices = _steps.choices_of(kind, interval, lfc_threshold, origin.coded)
     wanted = io.contrast(origin.coded, contrast)
-    cohort = _steps.cohort(adata, origin.coded, origin.layer, _store.log_sizes(adata, key))
+    cohort = _steps.cohort(
+        adata, origin.coded, origin.layer, _store.log_sizes(adata, key), origin.inputs
+    )
     table, found = _steps.shrunken(fit, wanted, cohort, choices, adata.var_names)
     about = {"contrast": wanted.name, "prior_scale": found.prior_scale}
     about |= {"kind": kind, "interval": interval, "lfc_threshold": lfc_threshold}
