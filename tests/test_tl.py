@@ -254,13 +254,82 @@ def test_doubts_are_logged_and_stored(data, caplog):
     assert adata.uns["de"]["warnings"][0].startswith("column minute enters as a number")
 
 
-def test_a_trend_that_fell_back_is_told(data, caplog, monkeypatch):
-    fit_trend = trend.fit_trend
-    monkeypatch.setattr(trend, "fit_trend", lambda *a: fit_trend(*a)._replace(kind="mean"))
+def test_a_trend_that_fell_back_is_told(data, caplog, monkeypatch, tmp_path):
+    def failing(*_):
+        raise trend.TrendError
+
+    monkeypatch.setattr(trend, "parametric", failing)
     adata = data.copy()
-    tl.de(adata, DESIGN, FIRST)
-    assert "mean dispersion is used instead" in caplog.text
-    assert "mean dispersion is used instead" in adata.uns["de"]["warnings"][-1]
+    table = tl.de(adata, DESIGN, FIRST)
+    assert "a local regression is used instead" in caplog.text
+    assert "a local regression is used instead" in adata.uns["de"]["warnings"][-1]
+    # Curves survive a file, and give the same tests.
+    again = reloaded(adata, tmp_path / "a.h5ad")
+    same(tl.contrast(again, FIRST), table)
+    other = data.copy()
+    same(tl.de(other, DESIGN, FIRST, settings=Settings(trend="local")), table)
+    assert not other.uns["de"]["warnings"]
+    curves = [trend.stored(a.uns["de"]["trend"]) for a in (adata, again, other)]
+    at = np.geomspace(0.1, 1e5, 50)
+    for one in curves:
+        assert one.kind == "local"
+        np.testing.assert_array_equal(one.at(at), curves[0].at(at))
+
+
+def test_a_trend_of_one_s_own(data, tmp_path):
+    def own(mean):
+        return 0.05 + 2 / np.sqrt(mean)
+
+    adata, other = data.copy(), data.copy()
+    table = tl.de(adata, DESIGN, FIRST, trend=own)
+    nodes = np.geomspace(0.01, 1e6, 400)
+    table_of_nodes = pd.DataFrame({"mean": nodes, "dispersion": own(nodes)})
+    by_nodes = tl.de(other, DESIGN, FIRST, trend=table_of_nodes)
+    genes = get.genes(adata)
+    counted = genes["base_mean"] > 0
+    # Linear between nodes .046 apart in log mean: an eighth of the square of that times the second
+    # derivative of the logarithm, which is below .07.
+    mean, fitted = (genes.loc[counted, k] for k in ("base_mean", "dispersion_trend"))
+    np.testing.assert_allclose(fitted, own(mean), rtol=3e-5)
+    np.testing.assert_allclose(table["stat"], by_nodes["stat"], rtol=1e-3)
+    assert adata.uns["de"]["settings"]["trend"] == "given"
+    assert tl.de(adata, DESIGN, FIRST)["stat"].corr(table["stat"]) < 0.9999
+    same(tl.contrast(reloaded(other, tmp_path / "a.h5ad"), FIRST), by_nodes)
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ([1.0, 2.0], "trend is list; needed is a table with the columns mean and dispersion"),
+        ([[1.0, 0.1], [3.0, -1.0]], "node 2 of the dispersion trend is mean 3, dispersion -1"),
+        ([[3.0, 0.1], [3.0, 0.2]], "the dispersion trend has mean 3 twice"),
+        (lambda mean: 1 - mean, "needed are positive numbers"),
+        (lambda mean: mean[:3], "the function of the dispersion trend fails on an array of means"),
+    ],
+)
+def test_a_trend_of_one_s_own_that_cannot_be_used(data, own, words):
+    with pytest.raises(io.InputError, match=words):
+        tl.de(data.copy(), DESIGN, FIRST, trend=own)
+    with pytest.raises(io.InputError, match="trend is to be a given one, but none is given"):
+        tl.de(data.copy(), DESIGN, FIRST, settings=Settings(trend="given"))
+
+
+def test_without_a_cutoff_no_count_is_an_outlier(data):
+    adata = data.copy()
+    adata.X[3, 20] = 100_000
+    settings = Settings(min_replicates=3)
+    status = tl.de(adata, DESIGN, FIRST, settings=settings)["status"]
+    assert get.genes(adata)["replaced"].sum() + (status == "outlier").sum() > 0
+    table = tl.de(adata, DESIGN, FIRST, settings=settings._replace(cooks_cutoff=np.inf))
+    genes = get.genes(adata)
+    assert not genes["replaced"].any()
+    assert not genes["flagged"].any()
+    assert not table.loc[table["base_mean"] > 0, "p_value"].isna().any()
+    assert np.isinf(adata.uns["de"]["cooks_cutoff"])
+    # A cutoff of one's own, below all distances: every count in replicated cells is one.
+    least = np.nanmin(genes["max_cooks"]) / 2
+    tl.de(adata, DESIGN, FIRST, settings=Settings(cooks_cutoff=least))
+    assert get.genes(adata).loc[table["base_mean"] > 0, "flagged"].gt(0).all()
 
 
 def changed(row, column, value):

@@ -45,14 +45,15 @@ def simulated(n, g, p, seed):
 
 
 @functools.cache
-def case(n=12, g=60, p=3, seed=1) -> Case:
+def case(n=12, g=60, p=3, seed=1, kind="parametric") -> Case:
     rows = simulated(n, g, p, seed)
     y = rows.y.copy()
     y[rows.x[:, -1] == 1, 0] = 0  # separated: means are raised there
     y[3, [1, 3]] = 40 * y[3, [1, 3]] + 1000  # outliers
     rows = rows._replace(y=y)
-    settings = deseq.Settings(size_factors="poscounts", min_replicates=3)
-    fit, cohort = deseq.fit(Pooled(rows), groups(rows.x), settings)
+    settings = deseq.Settings(size_factors="poscounts", min_replicates=3, trend=kind)
+    given = deseq.Given(trend=lambda mean: 0.05 + 1 / np.sqrt(mean))
+    fit, cohort = deseq.fit(Pooled(rows), groups(rows.x), settings, given=given)
     return Case(rows, fit, cohort)
 
 
@@ -135,10 +136,14 @@ def test_conditional_equals_autodiff(conditional):
         np.testing.assert_allclose(found, db @ moves + dw, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("p", [3, 2])
-def test_pipeline_equals_differences_of_fits(p):
+@pytest.mark.parametrize(
+    ("p", "kind"),
+    [(3, "parametric"), (2, "parametric"), (2, "mean"), (2, "local"), (2, "given")],
+)
+def test_pipeline_equals_differences_of_fits(p, kind):
     """Of means by the GLM, and by least squares (p = 2: as many cells as coefficients)."""
-    c = case(p=p)
+    c = case(p=p, kind=kind)
+    assert c.fit.trend.kind == kind
     assert c.fit.linear_means == (p == 2)
     contrasts = CONTRASTS[:, 3 - p :]
     found = influence.pipeline(c.fit, c.cohort, contrasts)
@@ -157,6 +162,7 @@ def test_pipeline_equals_differences_of_fits(p):
         np.testing.assert_allclose(getattr(found, name)[:, n, moves], slope[:, moves], **kwargs)
     held = np.flatnonzero(found.held & np.isfinite(found.stat[0, n]))
     assert np.all(found.log_alpha[:, held] == 0)
+    assert ("the local dispersion trend" in found.frozen) == (kind == "local")
 
 
 def test_pipeline_differs_from_conditional_by_what_dispersions_do(conditional):

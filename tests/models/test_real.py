@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import norm
 
 from expressway.core.cohort import Pooled, samples
-from expressway.models import deseq
+from expressway.models import deseq, transforms, trend
 from expressway.models.cells import groups as groups_of
 from expressway.models.results import Results, Takers, results
 
@@ -161,6 +161,67 @@ def test_separated_genes_keep_r_s_statistic_and_call(real, request):
     np.testing.assert_allclose(z, theirs, rtol=2e-3, atol=1e-3)
     p_adj, r_p_adj = real.ours.adjusted.p_adj[separated], real.r["padj"].to_numpy()[separated]
     np.testing.assert_array_equal(p_adj < 0.1, r_p_adj < 0.1)
+
+
+def test_without_replacement_and_filters(real, request, data):
+    """R's ``results(cooksCutoff=FALSE, independentFiltering=FALSE)`` of a fit without refit."""
+    name = request.node.callspec.params["real"]
+    cells = groups_of(real.design.to_numpy(float))
+    settings = real.fit.settings._replace(
+        cooks_cutoff=np.inf, independent_filtering=False, replace_outliers=False
+    )
+    fit, _ = deseq.fit(Pooled(real.cohort.rows), cells, settings)
+    assert not np.any(fit.replaced | fit.outlier)
+    last = np.eye(real.design.shape[1])[-1]
+    ours = results(fit, last, Takers(1.0, np.zeros(len(last))))
+    files = sorted((data / "reference").glob(f"{name}.deseq2.wald_nofilter*"))
+    theirs = pd.read_csv(files[0])
+    step = 5 if "every5" in files[0].name else 1
+    assert list(theirs["gene"]) == list(real.r["gene"][::step])
+    agreement(ours, theirs, fit.gene.base_mean, slice(None, None, step))
+    close = np.isclose(fit.gene.dispersion[::step], theirs["dispersion"], rtol=2e-3, atol=0)
+    assert np.mean(close) >= 0.99
+    assert not np.any(ours.adjusted.filtered)
+
+
+@pytest.mark.parametrize("kind", ["local", "mean"])
+def test_other_trends(airway, data, kind):
+    theirs = pd.read_csv(data / "reference" / f"airway.deseq2.dispfit_{kind}.every5.csv.gz")
+    assert list(theirs["gene"]) == list(airway.r["gene"][::5])
+    mean, alpha = (airway.r[name].to_numpy() for name in ("baseMean", "dispGeneEst"))
+    by_r = trend.fit_trend(mean, alpha, kind)
+    # R's local fits are good to 3e-8 (tests/core/test_locfit.py).
+    np.testing.assert_allclose(by_r.at(mean[::5]), theirs["dispFit"], rtol=1e-7)
+    gene = airway.fit.gene
+    whole = trend.fit_trend(gene.base_mean, gene.dispersion_gene_wise, kind)
+    # Averages over thousands of dispersions that agree to 1e-3.
+    np.testing.assert_allclose(whole.at(gene.base_mean[::5]), theirs["dispFit"], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("file", "design", "kind"),
+    [
+        ("vst_blindTRUE", None, "parametric"),
+        ("vst_blindFALSE", "~ cell + dex", "parametric"),
+        ("vst_blindTRUE_local", None, "local"),
+        ("vst_blindTRUE_mean", None, "mean"),
+        ("rlog_blindTRUE", None, "parametric"),
+    ],
+)
+def test_transforms(data, file, design, kind):
+    counts = pd.read_csv(data / "airway_counts.csv.gz", index_col=0, nrows=2000)
+    x = np.ones((8, 1))
+    if design:
+        x = pd.read_csv(data / "reference" / "airway.design.csv.gz", index_col=0).to_numpy(float)
+    sized = transforms.sized(Pooled(samples(counts.to_numpy().T.copy(), x)), "ratio")
+    basis = transforms.basis(sized, groups_of(x), deseq.Settings(trend=kind))
+    if file.startswith("rlog"):
+        value = transforms.fit_rlog(basis).value.T
+    else:
+        value = transforms.fit_vst(basis).at(basis.cohort.collect(transforms.counts).value)
+    theirs = pd.read_csv(data / "reference" / f"airway2000.{file}.csv.gz", index_col=0)
+    # Asked: 1e-4 relative. A logarithm of a normalised count near 1 is near 0: 1e-6 absolute.
+    np.testing.assert_allclose(value, theirs, rtol=1e-4, atol=1e-6)
 
 
 def test_every_coefficient(real, request, data):

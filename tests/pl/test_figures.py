@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from expressway import pl
+from expressway.models.trend import Trend, through
 
 
 def make_results(genes: int = 2000, seed: int = 0) -> pd.DataFrame:
@@ -98,7 +99,15 @@ def test_volcano_draws_every_tested_gene():
     assert len(points(ax)) == len(results) - 1
 
 
-@pytest.mark.parametrize("trend", [(0.05, 2.0), lambda mean: 0.05 + 2 / mean, lambda _: 0.2])
+@pytest.mark.parametrize(
+    "trend",
+    [
+        (0.05, 2.0),
+        lambda mean: 0.05 + 2 / mean,
+        lambda _: 0.2,
+        through(np.array([1.0, 10.0, 90.0]), np.array([2.0, 0.5, 0.1])),
+    ],
+)
 def test_dispersion_draws_genes_outliers_and_trend(trend):
     genes = make_genes()
     ax = pl.dispersion(genes, trend)
@@ -111,7 +120,10 @@ def test_dispersion_draws_genes_outliers_and_trend(trend):
     assert f"outliers (gene-wise kept): {outliers}" in legend(ax)
     (line,) = ax.lines
     mean = line.get_xdata()
-    expected = 0.05 + 2 / mean if isinstance(trend, tuple) else trend(mean)
+    if isinstance(trend, Trend):
+        expected = np.exp(np.interp(np.log(mean), trend.log_mean, trend.log_dispersion))
+    else:
+        expected = 0.05 + 2 / mean if isinstance(trend, tuple) else trend(mean)
     np.testing.assert_allclose(line.get_ydata(), np.broadcast_to(expected, 200), rtol=1e-12)
     low = (genes["dispersion_gene_wise"] < np.min(expected) / 100).sum()
     assert f"below the axis: {low}" in legend(ax)
