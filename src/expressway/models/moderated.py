@@ -44,6 +44,7 @@ def squeeze(
     variance: Float[np.ndarray, "g"],
     freedom: Float[np.ndarray, "g"],
     covariate: Float[np.ndarray, "g"] | None = None,
+    of_prior: Bool[np.ndarray, "g"] | None = None,
 ) -> Moderated:
     """Prior of residual variances by moments of their logarithms, and posterior variances.
 
@@ -63,8 +64,11 @@ def squeeze(
         What the prior's variance depends on, a logarithm of the mean say: the mean of e is then a
         natural cubic spline of it with 4 coefficients (fewer for less than 30 genes), and var(e)
         is about that (limma 3.54 fitFDist). Finite.
+    of_prior
+        Genes that the prior is estimated from; all when not given.
     """
     some = np.isfinite(variance) & (freedom > 0)
+    some &= True if of_prior is None else of_prior
     if covariate is None or np.sum(some) < 2:
         d0, s0 = _prior(variance[some], freedom[some])
     else:

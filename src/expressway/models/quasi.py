@@ -43,6 +43,9 @@ ZERO = 1e-4
 POISSON = 1e-12
 # edgeR R/aveLogCPM.R, prior.count: keeps logarithms of small means apart from minus infinity.
 PRIOR_COUNT = 2.0
+# edgeR R/filterByExpr.R, min.total.count. Users of edgeR leave such genes out beforehand; here they
+# are tested, but say nothing of the prior: their deviances vary too little.
+FEW = 15.0
 # Eigenvalues of a crossproduct of columns of length one below this are rounding.
 DEPENDENT = 1e-10
 
@@ -127,9 +130,9 @@ def quasi_likelihood(
     """F tests that a design ``x C`` is as good as the full design x, at the trend's dispersions.
 
     The curve towards which s² is squeezed is of ``log(mean of normalised counts + 2)``, where edgeR
-    has the mean log count per million of counts + 2. Genes with replaced counts are tested with
-    them, and p-values withheld, as in `lrt`; genes without a count after replacement have statistic
-    0 and p = 1.
+    has the mean log count per million of counts + 2, and of genes with 15 normalised counts in all.
+    Genes with replaced counts are tested with them, and p-values withheld, as in `lrt`; genes
+    without a count after replacement have statistic 0 and p = 1.
 
     Parameters
     ----------
@@ -142,13 +145,17 @@ def quasi_likelihood(
         As there; or fewer than two genes have residual degrees of freedom.
     """
     gene = fit.gene
+    counted = fit.samples * gene.base_mean >= FEW
+    least = np.min(gene.base_mean[counted], initial=np.inf)
     found = f_tests(
         parts(fit, cohort, cells),
         gene.dispersion_trend,
-        np.log(gene.base_mean + PRIOR_COUNT),
+        # The curve has no slope where it is not known.
+        np.log(np.fmax(gene.base_mean, least if np.any(counted) else 0.0) + PRIOR_COUNT),
         fit.samples,
         matrix,
         gene.beta,
+        counted,
     )
     empty = fit.replaced & (gene.base_mean == 0)
     p_value = np.where(fit.outlier, np.nan, np.where(empty, 1.0, found.p_value))
@@ -162,6 +169,7 @@ def f_tests(
     n: int,
     matrix: Float[np.ndarray, "p q"],
     start: Float[np.ndarray, "g p"] | None = None,
+    of_prior: Bool[np.ndarray, "g"] | None = None,
 ) -> Quasi:
     """As `quasi_likelihood`, of given dispersions.
 
@@ -179,6 +187,8 @@ def f_tests(
         As for `quasi_likelihood`.
     start
         Coefficients near the full design's; least squares of log counts when not given.
+    of_prior
+        Genes that the prior is estimated from; all when not given, or when they are fewer than two.
     """
     g, (p, q) = len(alpha), matrix.shape
     full = [
@@ -199,7 +209,9 @@ def f_tests(
         )
         raise InputError(msg)
     variance = np.divide(np.maximum(residual, 0.0), freedom, out=0.0 * freedom, where=freedom > 0)
-    prior = squeeze(variance, np.nan_to_num(freedom), covariate)
+    some = np.ones(g, bool) if of_prior is None else of_prior
+    some = some if np.sum(freedom[some] > 0) > 1 else np.ones(g, bool)
+    prior = squeeze(variance, np.nan_to_num(freedom), covariate, some)
     denominator = np.fmin(freedom + prior.prior_freedom, np.sum(np.isfinite(freedom)) * (n - p))
     f = change / (p - q) / prior.variance
     p_value = upper_tail(np.maximum(f, 0.0), p - q, denominator)
