@@ -200,7 +200,7 @@ def intervals(
 
 
 def choices_of(
-    kind: str, interval: float | int, threshold: float | int, coded: Design
+    coded: Design, kind: str, interval: float | int, threshold: float | int, *, exact: bool
 ) -> shrinkage.Choices:
     """What is wanted of a shrinkage of this design's coefficients.
 
@@ -210,7 +210,7 @@ def choices_of(
         A choice cannot be used.
     """
     free = tuple(i for i, name in enumerate(coded.names) if name == "Intercept")
-    choices = shrinkage.Choices(kind, float(interval), threshold, free)  # pyright: ignore[reportArgumentType]
+    choices = shrinkage.Choices(kind, float(interval), threshold, exact, free)  # pyright: ignore[reportArgumentType]
     shrinkage.check(choices)
     return choices
 

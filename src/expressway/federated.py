@@ -186,6 +186,7 @@ def shrink(
     kind: str = "apeglm",
     interval: float = 0.95,
     lfc_threshold: float | int = 0,
+    exact: bool = False,
 ) -> pd.DataFrame:
     """Table of shrunken fold changes, as of `tl.shrink`; `get.shrunken` of ``run.adata`` reads it.
 
@@ -197,17 +198,18 @@ def shrink(
     ----------
     run
         What `simulate` returned.
-    contrast, kind, interval, lfc_threshold
+    contrast, kind, interval, lfc_threshold, exact
         As for `tl.shrink`.
     """
     design = run.agreement.design
-    choices = _steps.choices_of(kind, interval, lfc_threshold, design)
+    choices = _steps.choices_of(design, kind, interval, lfc_threshold, exact=exact)
     wanted = io.contrast(design, contrast)
     run.ledger.stage = "shrinkage"
     genes = pd.Index(run.agreement.genes)
     table, found = _steps.shrunken(run.fit, wanted, run.cohort, choices, genes, run.groups)
     about = {"contrast": wanted.name, "prior_scale": found.prior_scale}
     about |= {"kind": kind, "interval": interval, "lfc_threshold": lfc_threshold}
+    about |= {"exact": exact}
     _store.store_shrunken(run.adata, "de", table, about)
     return table
 

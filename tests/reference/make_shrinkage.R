@@ -4,7 +4,7 @@
 #
 # reads the counts and samples of the cases that make_reference.R wrote into the folder (default: the script's own) and
 # writes shrinkage.json there: for each case prior variances, fold changes and standard errors (log2) of its last
-# coefficient, which genes had counts replaced (R shrinks them on the counts as they were); weighted quantiles; s-values.
+# coefficient (no gene of theirs has replaced counts, which R would shrink as they were); weighted quantiles; s-values.
 # Numbers carry 17 digits; NA is null.
 #
 # Run with R 4.2.2, DESeq2 1.38.3 and jsonlite.
@@ -29,10 +29,11 @@ run <- function(name) {
   coefficient <- tail(resultsNames(fit), 1)
   shrunken <- lfcShrink(fit, coef = coefficient, type = "normal", quiet = TRUE)
   variance <- priorInfo(shrunken)$betaPriorVar
-  cat(sprintf("%-12s %-28s NA %d  replaced %d  prior %s\n", name, coefficient, sum(is.na(shrunken$log2FoldChange)),
-              sum(mcols(fit)$replace %in% TRUE), paste(signif(variance, 4), collapse = " ")))
+  stopifnot(!any(mcols(fit)$replace %in% TRUE))
+  cat(sprintf("%-12s %-28s NA %d  prior %s\n", name, coefficient, sum(is.na(shrunken$log2FoldChange)),
+              paste(signif(variance, 4), collapse = " ")))
   paste0("{\"prior_variance\": ", numbers(variance), ",\n   \"log2FoldChange\": ", numbers(shrunken$log2FoldChange),
-         ",\n   \"lfcSE\": ", numbers(shrunken$lfcSE), ",\n   \"replaced\": ", numbers(as.numeric(mcols(fit)$replace %in% TRUE)), "}")
+         ",\n   \"lfcSE\": ", numbers(shrunken$lfcSE), "}")
 }
 
 names <- c("two_group", "batch")

@@ -17,7 +17,8 @@ from expressway.core.solve import Status, solve
 
 from . import nb
 from .deseq import DESeqFit
-from .posterior import Found, Mode, Part
+from .marginal import Point, Wanted, marginal
+from .posterior import Choices, Ends, Found, Mode, Part, laplace
 
 # apeglm R/apeglm.R, prior.no.shrink.scale: standard deviation of the other coefficients' prior.
 OTHERS = 15.0
@@ -116,7 +117,7 @@ def shrunken(
     fit: DESeqFit,
     parts: list[Part],
     contrast: Float[np.ndarray, "p"],
-    free: tuple[int, ...],  # noqa: ARG001
+    choices: Choices,
 ) -> Found:
     """The highest mode of each gene's posterior.
 
@@ -131,6 +132,7 @@ def shrunken(
             one,
             contrast,
             prior,
+            choices,
         )
         for one in parts
     ]
@@ -159,7 +161,13 @@ class Start(NamedTuple):
         return self.beta, self.beta - along * (self.beta @ contrast / variance)[:, None]
 
 
-def modes(start: Start, part: Part, contrast: Float[np.ndarray, "p"], prior: Prior) -> Mode:
+def modes(
+    start: Start,
+    part: Part,
+    contrast: Float[np.ndarray, "p"],
+    prior: Prior,
+    choices: Choices = Choices(),  # noqa: B008 (immutable)
+) -> Mode:
     """The highest mode of some genes' posteriors."""
     cohort = part.cohort.map(nested.projected, shared=(prior.matrix,))
     k = len(part.at)
@@ -180,8 +188,18 @@ def modes(start: Start, part: Part, contrast: Float[np.ndarray, "p"], prior: Pri
     sd, status = _certified(cohort, theta, start.alpha, part.at)
     apart = np.abs(both[0, :, 0] - both[1, :, 0]) > APART * sd
     apart &= np.all(np.isfinite(loss), axis=0)
-    sd = sd * prior.scale
-    return Mode(theta[:, 0] * prior.scale, sd, sd, status, apart)
+    mode, spread = theta[:, 0] * prior.scale, sd * prior.scale
+    ends = laplace(mode, spread, choices)
+    if choices.exact:
+        good = np.flatnonzero(status == Status.OK)
+        point = Point(theta[good], sd[good], start.alpha[good])
+        small = choices.threshold * np.log(2) / prior.scale
+        wanted = Wanted(choices.interval, float(small), 1.0 / OTHERS**2, prior.scale)
+        found = marginal(cohort, point, part.at[good], wanted)
+        for whole, some in zip(ends, found, strict=True):
+            whole[good] = some
+        ends = Ends(ends.lower * prior.scale, ends.upper * prior.scale, ends.lfsr)
+    return Mode(mode, spread, spread, status, apart, ends)
 
 
 def _certified(

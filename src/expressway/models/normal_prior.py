@@ -20,7 +20,7 @@ from expressway.core.solve import Problem, Status, relay
 from . import nb
 from .deseq import DESeqFit
 from .means import BOX
-from .posterior import Found, Mode, Part
+from .posterior import Choices, Found, Mode, Part, laplace
 
 # DESeq2 R/core.R, estimateBetaPriorVar, log2: the variance of a prior as good as none, the largest
 # fold change that counts, and the upper share of fold changes that is matched.
@@ -141,17 +141,17 @@ def shrunken(
     fit: DESeqFit,
     parts: list[Part],
     contrast: Float[np.ndarray, "p"],
-    free: tuple[int, ...],
+    choices: Choices,
 ) -> Found:
     """Root of DESeq2's estimating equation with a ridge; genes it cannot finish go to a box."""
     places = np.concatenate([part.place for part in parts]) if parts else np.zeros(0, dtype=int)
-    prior = adapted(fit, contrast, np.sort(places), free)
-    modes = tuple(_modes(fit, part, prior) for part in parts)
+    prior = adapted(fit, contrast, np.sort(places), choices.free)
+    modes = tuple(_modes(fit, part, prior, choices) for part in parts)
     of_contrast = float(prior.weights**2 @ prior.variance)
     return Found(modes, np.sqrt(of_contrast) * np.log(2))
 
 
-def _modes(fit: DESeqFit, part: Part, prior: Prior) -> Mode:
+def _modes(fit: DESeqFit, part: Part, prior: Prior, choices: Choices) -> Mode:
     """Posterior of some genes."""
     cohort, at = part.cohort, part.at
     if prior.matrix is not None:
@@ -173,4 +173,5 @@ def _modes(fit: DESeqFit, part: Part, prior: Prior) -> Mode:
     one_mode = np.zeros(len(at), dtype=bool)
     # A coefficient at the bound is as far as R lets it go.
     status = np.where(status == Status.AT_BOUND, Status.OK, status)
-    return Mode(theta @ prior.weights, np.sqrt(variance), np.sqrt(sandwich), status, one_mode)
+    mode, sd = theta @ prior.weights, np.sqrt(variance)
+    return Mode(mode, sd, np.sqrt(sandwich), status, one_mode, laplace(mode, sd, choices))

@@ -8,10 +8,9 @@ A contrast c that is not a coefficient becomes one: the design times a matrix B 
 ``(c'b, N'b)`` with N an orthonormal basis of what is orthogonal to c (`core.nested.leading`).
 """
 
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
-from scipy import special
 
 from expressway._errors import InputError
 from expressway._types import Bool, Float, Int
@@ -22,21 +21,9 @@ from expressway.core.solve import Status
 from . import cauchy_prior, deseq, normal_prior
 from .cells import groups
 from .deseq import DESeqFit
+from .posterior import Choices as Choices
+from .posterior import Kind as Kind
 from .posterior import Part
-
-Kind = Literal["apeglm", "normal"]
-
-
-class Choices(NamedTuple):
-    """What is wanted of a shrinkage."""
-
-    kind: Kind = "apeglm"
-    interval: float = 0.95
-    """Probability of the posterior interval."""
-    threshold: float | int = 0.0
-    """Size of a log2 fold change below which it is small."""
-    free: tuple[int, ...] = ()
-    """Coefficients without a prior of their own when the kind is ``"normal"``: the intercept."""
 
 
 class Shrunken(NamedTuple):
@@ -74,9 +61,9 @@ def shrink(
     Genes whose outlying counts were replaced are shrunk on their replaced counts (R's lfcShrink
     takes the counts as they were). Genes without a finite maximum-likelihood fold change get one.
 
-    With Laplace's approximation N(m, v²) of the posterior and threshold T, ``lfsr`` is
-    ``Phi((T - |m|) / v)`` and the interval ``m ± z v``; s-values are running means of sorted
-    ``lfsr`` (Stephens 2017, Biostatistics 18:275), over all genes with a fit.
+    Intervals and ``lfsr`` are of Laplace's approximation of the posterior (`posterior.laplace`), as
+    R's are, or of the posterior itself (`marginal`); s-values are running means of sorted ``lfsr``
+    (Stephens 2017, Biostatistics 18:275), over all genes with a fit.
 
     Parameters
     ----------
@@ -96,29 +83,30 @@ def shrink(
     check(choices)
     parts = _parts(fit, cohort, contrast, choices, cells)
     fn = cauchy_prior.shrunken if choices.kind == "apeglm" else normal_prior.shrunken
-    found = fn(fit, parts, contrast, choices.free)
+    found = fn(fit, parts, contrast, choices)
     g = len(fit.gene.base_mean)
-    mode, sd, se = np.full((3, g), np.nan)
     status, two = np.zeros(g, dtype=int), np.zeros(g, dtype=bool)
+    numbers = np.full((5, g), np.nan)
+    lfsr = np.full(g, np.nan)
     for part, of in zip(parts, found.modes, strict=True):
-        good = of.status == Status.OK
-        mode[part.place] = np.where(good, of.mode, np.nan) / np.log(2)
-        sd[part.place] = np.where(good, of.sd, np.nan) / np.log(2)
-        se[part.place] = np.where(good, of.se, np.nan) / np.log(2)
         status[part.place], two[part.place] = of.status, of.two_modes
-    lfsr = special.ndtr((choices.threshold - np.abs(mode)) / sd)
-    reach = special.ndtri((1 + choices.interval) / 2) * sd
+        good = of.status == Status.OK
+        place = part.place[good]
+        each = (of.mode, of.sd, of.se, of.ends.lower, of.ends.upper)
+        numbers[:, place] = [one[good] / np.log(2) for one in each]
+        lfsr[place] = of.ends.lfsr[good]
+    mode, sd, se, lower, upper = numbers
     return Shrunken(
         log2_fold_change=mode,
         posterior_sd=sd,
         se=se,
-        lower=mode - reach,
-        upper=mode + reach,
+        lower=lower,
+        upper=upper,
         lfsr=lfsr,
         s_value=s_values(lfsr),
         status=status,
         two_modes=two,
-        prior_scale=found.scale / np.log(2),
+        prior_scale=float(found.scale / np.log(2)),
     )
 
 
@@ -136,6 +124,8 @@ def check(choices: Choices) -> None:
         msg = f"the level of an interval must lie between 0 and 1, but is {choices.interval}"
     elif not 0 <= choices.threshold < np.inf:
         msg = f"the threshold must be a log2 fold change of 0 or more, but is {choices.threshold}"
+    elif choices.exact and choices.kind != "apeglm":
+        msg = f"exact intervals are of kind apeglm, but kind is {choices.kind}: leave exact out"
     else:
         return
     raise InputError(msg)

@@ -15,6 +15,7 @@ def shrink(
     kind: str = "apeglm",
     interval: float = 0.95,
     lfc_threshold: float | int = 0,
+    exact: bool = False,
 ) -> pd.DataFrame:
     """Table of shrunken fold changes: to rank and draw genes by, where single ones are noisy.
 
@@ -39,6 +40,10 @@ def shrink(
     lfc_threshold
         Log2 fold change that matters: with one above 0, lfsr is the probability that the fold
         change is of the other sign or smaller than that.
+    exact
+        Intervals and lfsr of ``"apeglm"`` by integration of the posterior. Otherwise they are of a
+        normal approximation at its mode, as R's: rough where counts are low, and some fifteen
+        times as fast.
 
     Returns
     -------
@@ -56,7 +61,7 @@ def shrink(
         many columns.
     """
     fit, origin = _store.load_fit(adata, key)
-    choices = _steps.choices_of(kind, interval, lfc_threshold, origin.coded)
+    choices = _steps.choices_of(origin.coded, kind, interval, lfc_threshold, exact=exact)
     wanted = io.contrast(origin.coded, contrast)
     cohort = _steps.cohort(
         adata, origin.coded, origin.layer, _store.log_sizes(adata, key), origin.inputs
@@ -64,5 +69,6 @@ def shrink(
     table, found = _steps.shrunken(fit, wanted, cohort, choices, adata.var_names)
     about = {"contrast": wanted.name, "prior_scale": found.prior_scale}
     about |= {"kind": kind, "interval": interval, "lfc_threshold": lfc_threshold}
+    about |= {"exact": exact}
     _store.store_shrunken(adata, key, table, about)
     return table
