@@ -128,11 +128,11 @@ weights_of <- function(dds) {
   w[matrix(runif(length(w)) < .02, nrow(w))] <- .005
   w[apply(w, 1, max) < 1, 1] <- 1
   second <- dds$condition == levels(dds$condition)[2]
-  w[20, second] <- 0                               # nothing of one group: no full rank
-  w[21, second] <- .005                            # a little of it: its column is left out of the Cox-Reid term
-  w[22, second] <- c(1, rep(0, sum(second) - 1))   # one sample of it
-  w[23, second & counts(dds)[23, ] > 0] <- 0       # no count of it, where any is 0
-  w[24, ] <- 1
+  w[41, second] <- 0                               # nothing of one group: no full rank
+  w[42, second] <- .005                            # a little of it: its column is left out of the Cox-Reid term
+  w[43, second] <- c(1, rep(0, sum(second) - 1))   # one sample of it
+  w[44, second & counts(dds)[44, ] > 0] <- 0       # no count of it, where any is 0
+  w[45, ] <- 1
   w
 }
 

@@ -14,7 +14,7 @@ import numpy as np
 from expressway._errors import InputError
 from expressway._types import Array, Bool, Float, Int
 from expressway.core.cohort import Cohort, Samples
-from expressway.core.linear import weighted_crossproduct, weighted_sum
+from expressway.core.linear import weighted_crossproduct
 
 from .means import heavy
 
@@ -49,7 +49,7 @@ def seen(s: Samples) -> Seen:
         above=jnp.sum((there & (s.precision > 1)) * 1.0, axis=0),
         ones=jnp.sum((there & (s.precision == 1)) * 1.0, axis=0),
         some=jnp.sum(inside, axis=0),
-        counts=weighted_sum(inside, s.y),
+        counts=jnp.sum(inside * s.y, axis=0),
         normal=weighted_crossproduct(inside, s.x),
         total=inside.T @ s.x,
         heavy=weighted_crossproduct(heavy(s) * inside, s.x),
