@@ -316,11 +316,11 @@ def test_a_trend_of_one_s_own_that_cannot_be_used(data, own, words):
 
 def test_without_a_cutoff_no_count_is_an_outlier(data):
     adata = data.copy()
-    adata.X[3, 20] = 100_000
+    adata.X[3, 20] = 100_000  # cells of four samples
     settings = Settings(min_replicates=3)
-    status = tl.de(adata, DESIGN, FIRST, settings=settings)["status"]
+    status = tl.de(adata, "~ condition", FIRST, settings=settings)["status"]
     assert get.genes(adata)["replaced"].sum() + (status == "outlier").sum() > 0
-    table = tl.de(adata, DESIGN, FIRST, settings=settings._replace(cooks_cutoff=np.inf))
+    table = tl.de(adata, "~ condition", FIRST, settings=settings._replace(cooks_cutoff=np.inf))
     genes = get.genes(adata)
     assert not genes["replaced"].any()
     assert not genes["flagged"].any()
@@ -328,7 +328,7 @@ def test_without_a_cutoff_no_count_is_an_outlier(data):
     assert np.isinf(adata.uns["de"]["cooks_cutoff"])
     # A cutoff of one's own, below all distances: every count in replicated cells is one.
     least = np.nanmin(genes["max_cooks"]) / 2
-    tl.de(adata, DESIGN, FIRST, settings=Settings(cooks_cutoff=least))
+    tl.de(adata, "~ condition", FIRST, settings=Settings(cooks_cutoff=least))
     assert get.genes(adata).loc[table["base_mean"] > 0, "flagged"].gt(0).all()
 
 
