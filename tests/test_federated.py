@@ -4,6 +4,8 @@ Estimates agree to 1e-10 (|x| + SE) and log p to 1e-9: both runs stop at steps s
 is left is the rounding of sums that were added in another order.
 """
 
+from typing import get_args
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ import pytest
 
 from expressway import datasets, federated, get, io, tl
 from expressway.models import deseq
+from expressway.models.wald import Alternative
 
 CLOSE = 1e-10
 LOG_P = 1e-9
@@ -150,15 +153,37 @@ def test_real_data(name, design, contrast, data):
     compared(relevant, sites, design, contrast)
 
 
-def test_another_contrast_takes_no_round(tmp_path):
+def test_other_contrasts_and_thresholds_take_no_round(tmp_path):
     adata = datasets.simulate(genes=200, samples=24, batches=3, seed=3)
-    run = federated.simulate(split(adata, 12), "~ batch + condition", rules=ANY)
-    levels = run.agreement.design.levels["batch"]
-    spec = ("batch", levels[2], levels[1])
+    batch, condition = adata.obs["batch"], adata.obs["condition"]
+    levels = batch.cat.categories
+    # Two cells of a design without interaction: products of columns tell their samples.
+    groups = (
+        {"batch": levels[2], "condition": "treated"},
+        {"batch": [levels[1], levels[0]], "condition": "control"},
+    )
+    some = (batch == levels[2]) == (condition == "treated")
+    adata.X[np.ix_(some, np.arange(3))] = 0  # outside of them they have counts
+    run = federated.simulate(split(adata, 12), "~ batch + condition", groups, rules=ANY)
+    rounds = run.rounds
     run.adata.write_h5ad(tmp_path / "fit.h5ad")
-    table = tl.contrast(anndata.read_h5ad(tmp_path / "fit.h5ad"), spec)
-    tl.de(adata, "~ batch + condition", settings=OFF)
-    same(tl.contrast(adata, spec), table)
+    back = anndata.read_h5ad(tmp_path / "fit.h5ad")
+    tl.de(adata, "~ batch + condition", groups, settings=OFF)
+    same(get.de(adata), run.table)
+    assert (run.table["status"].iloc[:3] == "no_counts").all()
+    names = [f"batch_{level}_vs_{levels[0]}" for level in levels[1:]]
+    for spec in (
+        ("batch", levels[2], levels[1]),
+        (names, ["condition_treated_vs_control"]),
+        groups,
+        ({"batch": list(levels[1:])}, {}),
+    ):
+        for alternative in get_args(Alternative):
+            how = {"lfc_threshold": 0.6, "alternative": alternative}
+            same(tl.contrast(adata, spec, **how), tl.contrast(back, spec, **how))
+            assert back.uns["de"]["contrast"] == adata.uns["de"]["contrast"]
+            assert back.uns["de"]["alternative"] == alternative
+    assert run.rounds == rounds
 
 
 OFF = deseq.Settings(keep_if_larger=False)

@@ -105,7 +105,7 @@ def test_a_hand_made_coding_lets_every_sample_take_part():
     assert taking_part(np.asarray(d.matrix), got).all()
 
 
-@pytest.mark.parametrize("formula", [FORMULAS[0], FORMULAS[2], *EVERY])
+@pytest.mark.parametrize("formula", [FORMULAS[0], EVERY[0]])
 @pytest.mark.parametrize("groups", GROUPS)
 def test_no_rows_are_needed(formula, groups):
     d = design(formula, SAMPLES, WILD)

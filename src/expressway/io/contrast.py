@@ -106,7 +106,7 @@ def contrast(design: Design, spec: ContrastSpec | None = None) -> Contrast:
         return _averages(design, *spec)
     if _are_names(spec):
         return _lists(design, *spec)
-    if len(spec) == 3 and isinstance(spec[0], str):
+    if len(spec) == 3 and not isinstance(spec, Mapping) and isinstance(spec[0], str):
         factor, level, reference = map(str, spec)
         return _difference(design, factor, level, reference)
     return _weights(design, spec)

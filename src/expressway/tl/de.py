@@ -52,8 +52,9 @@ def de(
     design
         Formula over columns of ``obs``: ``"~ cell + dex"``.
     contrast
-        (factor, level, reference level), a coefficient's name, or one weight a coefficient; the
-        last coefficient when not given. Others can be tested afterwards with `contrast`.
+        (factor, level, reference level), a coefficient's name, one weight a coefficient, a pair of
+        lists of coefficients, or a pair of groups to average over (see `contrast`); the last
+        coefficient when not given. Others can be tested afterwards with `contrast`.
     reference
         Column to the level that others are compared with. Where it says nothing of a factor, the
         contrast's reference level is taken, else the first level.
