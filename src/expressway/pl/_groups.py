@@ -27,7 +27,7 @@ Groups = pd.DataFrame | pd.Series | None
 # A column of more different numbers is continuous.
 _FEW = 12
 # A legend of more levels is longer than what it explains.
-_MOST = 24
+_MOST = 14
 _NAME = 90.0  # points: longer names lose their middle
 _SIZE = 7.5
 _LINE = 1.45  # line height of a legend, in its font's size
@@ -59,9 +59,10 @@ class Column(NamedTuple):
     def keys(self, *, colour: bool = True, marker: bool = True) -> list[Line2D]:
         """Return the legend's entries: the column's name, then its levels."""
         continuous = self.numbers is not None
+        name = _panels.shortened(self.name, 1.5 * _NAME, _SIZE)
         if len(self.levels) > _MOST and not continuous:
-            return [_key(f"{self.name}: {len(self.levels)} levels", "", _style.INK)]
-        entries = [_key(f"{self.name}:", "", _style.INK)]
+            return [_key(f"{name}: {len(self.levels)} levels", "", _style.INK)]
+        entries = [_key(f"{name}:", "", _style.INK)]
         count = len(self.levels)
         shown = np.linspace(0, count - 1, 4).round().astype(int) if continuous else range(count)
         for i in map(int, shown):
@@ -114,7 +115,7 @@ def _column(values: pd.Series) -> Column:
         distinct, numbers = [distinct[i] for i in order], numbers[order]
     place = {value: i for i, value in enumerate(distinct)}
     codes = np.array([place.get(value, -1) for value in values], dtype=int)
-    written = [_panels.written(v) for v in distinct]
+    written = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in distinct]
     levels = tuple(_panels.shortened(text, _NAME, _SIZE) for text in written)
     if (
         numbers is not None
@@ -174,8 +175,11 @@ def _points(ax: Axes) -> Transform:
     return Affine2D().scale(1 / 72) + inches + ScaledTranslation(0, 1, top)
 
 
-def legends(ax: Axes, parts: Sequence[Sequence[Line2D]], up: float = 2.0) -> None:
-    """Put a legend of each part above the axes, the first on top, from so many points up."""
+def legends(ax: Axes, parts: Sequence[Sequence[Line2D]], up: float = 2.0) -> float:
+    """Put a legend of each part above the axes, the first on top, from so many points up.
+
+    Return the top, in points.
+    """
     room = ax.get_window_extent().width * 72 / _panels.whole(ax).dpi
     place = blended_transform_factory(ax.transAxes, _points(ax))
     last: Legend | None = None
@@ -209,6 +213,7 @@ def legends(ax: Axes, parts: Sequence[Sequence[Line2D]], up: float = 2.0) -> Non
             labelspacing=_LINE - 1.15,
         )
         up += rows * _LINE * _SIZE + 1.5
+    return up
 
 
 def _wide(widths: Sequence[float], rows: int) -> float:
@@ -225,13 +230,10 @@ def bars(ax: Axes, found: Sequence[Column], order: Int[np.ndarray, "n"]) -> floa
         edges = np.flatnonzero(shades[1:] != shades[:-1]) + 1  # one bar for neighbours alike
         first = np.concatenate([[0], edges])
         last = np.concatenate([edges, [len(shades)]])
-        ax.bar(
-            first - 0.5,
-            _BAR,
-            last - first,
-            bottom=up,
-            align="edge",
-            color=list(shades[first]),
+        ax.broken_barh(
+            list(zip(first - 0.5, last - first, strict=True)),
+            (up, _BAR),
+            facecolors=list(shades[first]),
             linewidth=0,
             transform=above(ax),
             clip_on=False,

@@ -6,7 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 
 from expressway._types import Float
 
@@ -16,6 +18,7 @@ NAME = 90.0  # points: longer names lose their middle
 _ABSENT = "#E4E4E4"
 _LOWEST = 1.6  # inches: the least height of a map, so that its bar has room for a title
 _MARGIN = 1.6  # inches of a figure's width that are not the map's
+_RIGHT, _BAR = 0.9, 2.6  # inches of a bar with its numbers and title, and its length at most
 
 
 class Shades(NamedTuple):
@@ -51,41 +54,87 @@ def axes(ax: Axes | None, rows: Sequence[object], columns: Sequence[object]) -> 
     return ax
 
 
+class Sheet(NamedTuple):
+    """A map of samples (columns), and where it stands in a figure of its own."""
+
+    ax: Axes
+    named: bool
+    """Samples are named: there is room for all names."""
+    inches: tuple[float, float, float, float] | None
+    """Left of the map, below it, its width and height; None where the Axes were given."""
+
+
 def samples(
     ax: Axes | None,
     names: Sequence[str],
-    inches: float,
-    *,
     rows: Sequence[str] | None = None,
-    square: bool = False,
-) -> tuple[Axes, bool]:
-    """Return the Axes given, or those of a new figure that a map fits, and if samples are named.
+    bars: Sequence[str] = (),
+) -> Sheet:
+    """Return the Axes given, or those of a new figure that a map fits, styled, with its names.
 
-    Columns are samples, named where there is room for all names. Rows, of so many inches, are
-    samples too unless they are named.
+    Rows are samples too, in a square map, unless they are named; bars of these names are to stand
+    above it. The layout of a new figure is
+    reckoned from the widths of the names: to find it by drawing takes longer than the drawing.
     """
-    texts = _texts(names)
-    side = rows is None
-    left = _texts(rows if rows is not None else names)
-    widest = max((_panels.length(text, _panels.TICK) for text in left), default=0.0) / 72
+    inches = None
     if ax is None:
-        beside = widest + 1.1
-        width = float(np.clip(beside + 0.2 * len(names), 3.6, _panels.PAGE))
-        below = max((_panels.length(text, _panels.TICK) for text in texts), default=0.0) / 72
-        below = 0.3 if len(names) > _MOST else below + 0.2
-        height = width - beside if square else float(np.clip(inches * len(left), _LOWEST, 7.2))
-        (ax,) = _panels.grid(1, 1, (width, height + below + 0.9), same_y=False)
-    else:
-        _style.axes(ax)
+        named = len(names) <= _MOST
+        left = _texts(rows) if rows is not None else _texts(names) if named else []
+        beside = max(0.2, _widest([*left, *_texts(bars)]) / 72) + 0.15
+        width = float(np.clip(0.2 * len(names), 1.5, _panels.PAGE - beside - _RIGHT))
+        below = depth(names, width) if named else 0.35
+        height = width if rows is None else float(np.clip(0.16 * len(rows), _LOWEST, 7.0))
+        inches = (beside, below, width, height)
+        figure = Figure(figsize=(beside + width + _RIGHT, below + height), dpi=200)
+        ax = figure.add_axes(_within(inches, figure))
+    _style.axes(ax)
+    ax.tick_params(labelsize=_panels.TICK)
     named = name_samples(ax, names)
-    some = left if named or not side else []
+    some = _texts(rows) if rows is not None else _texts(names) if named else []
     _ticks.place(ax, "y", range(len(some)), some, height=True, last=False)
     ax.tick_params(axis="y", length=0)
-    return ax, named
+    return Sheet(ax, named, inches)
+
+
+def _within(
+    inches: tuple[float, float, float, float], figure: Figure
+) -> tuple[float, float, float, float]:
+    """Return a rectangle in parts of a figure."""
+    width, height = figure.get_size_inches()
+    left, below, wide, high = inches
+    return left / width, below / height, wide / width, high / height
+
+
+def _widest(texts: Sequence[str]) -> float:
+    return max((_panels.length(text, _panels.TICK) for text in texts), default=0.0)
+
+
+def finish(sheet: Sheet, mesh: QuadMesh, shades: Shades, label: str, up: float) -> None:
+    """Draw the bar of a map of samples, above which a figure of its own has so many points."""
+    ax, inches = sheet.ax, sheet.inches
+    if inches is None:
+        bar(ax, mesh, shades, label)
+        return
+    figure = _panels.whole(ax)
+    left, below, width, height = inches
+    figure.set_size_inches(figure.get_figwidth(), below + height + up / 72 + 0.05)
+    ax.set_position(_within(inches, figure))
+    high = min(height, _BAR)
+    place = (left + width + 0.12, below + height - high, 0.12, high)
+    beside = figure.add_axes(_within(place, figure))
+    made = figure.colorbar(mesh, cax=beside, extend=shades.extend, extendfrac=0.03)
+    _trim(made, shades, _panels.shortened(label, 72 * height + 10, _panels.TITLE))
 
 
 # Names that fit beside one another on a page, upright.
 _MOST = int(72 * (_panels.PAGE - 2.2) / (1.15 * _panels.TICK))
+
+
+def depth(names: Sequence[str], width: float) -> float:
+    """Return how many inches names take below an axis of so many inches."""
+    texts = _texts(names)
+    upright = _narrow(_widest(texts), 0.85 * width, len(texts))
+    return (_widest(texts) / 72 if upright else 0.1) + 0.15
 
 
 def name_samples(ax: Axes, names: Sequence[str]) -> bool:
@@ -93,12 +142,11 @@ def name_samples(ax: Axes, names: Sequence[str]) -> bool:
 
     Return whether they are written.
     """
-    texts = _texts(names)
-    widest = max((_panels.length(text, _panels.TICK) for text in texts), default=0.0)
-    inches = ax.get_window_extent().width / _panels.whole(ax).dpi
-    upright = _narrow(widest, inches, len(texts))
-    fits = len(texts) <= _MOST
-    some = texts if fits else []
+    fits = len(names) <= _MOST
+    some = _texts(names) if fits else []
+    # A layout that is to come may take some of the width.
+    inches = 0.85 * ax.get_window_extent().width / _panels.whole(ax).dpi
+    upright = _narrow(_widest(some), inches, len(some))
     _ticks.place(ax, "x", range(len(some)), some, height=upright, last=False)
     ax.tick_params(axis="x", rotation=90 if upright else 0, length=0)
     return fits
@@ -106,7 +154,10 @@ def name_samples(ax: Axes, names: Sequence[str]) -> bool:
 
 def _texts(names: Sequence[object]) -> list[str]:
     """Return names as a map writes them."""
-    return [_panels.shortened(_panels.written(name), NAME, _panels.TICK) for name in names]
+    return [
+        _panels.plain(_panels.shortened(_panels.written(name), NAME, _panels.TICK))
+        for name in names
+    ]
 
 
 def _narrow(widest: float, inches: float, n: int) -> bool:
@@ -167,11 +218,8 @@ def bar(
     mesh: QuadMesh,
     shades: Shades,
     label: str,
-    *,
-    aspect: float | int = 18,
-    final: bool = False,
 ) -> None:
-    """Draw the bar of a map's colours; the layout stays as it is then if it is to be final."""
+    """Draw the bar of a map's colours."""
     made = _panels.whole(ax).colorbar(
         mesh,
         ax=ax,
@@ -179,21 +227,17 @@ def bar(
         extendfrac=0.03,
         fraction=0.06,
         pad=0.03,
-        aspect=aspect,
+        aspect=18,
     )
+    figure = _panels.whole(ax)
+    figure.draw_without_rendering()  # a layout, which the label's length will not change
+    room = ax.get_window_extent().height * 72 / figure.dpi
+    _trim(made, shades, _panels.shortened(label, room, _panels.TITLE))
+
+
+def _trim(made: Colorbar, shades: Shades, label: str) -> None:
+    """Give a bar its numbers and title."""
     made.outline.set_visible(False)
     _ticks.numbers(made.ax, "y", shades.high)
     made.ax.tick_params(labelsize=_panels.TICK, color=_style.INK, labelcolor=_style.INK)
-    figure = _panels.whole(ax)
-    if final:
-        made.set_label("|", fontsize=_panels.TITLE)  # its place
-    figure.draw_without_rendering()  # a layout, which the label's length will not change
-    if final:
-        figure.set_layout_engine("none")
-    room = made.ax.get_window_extent().height * 72 / figure.dpi
-    made.set_label(
-        _panels.shortened(label, room, _panels.TITLE),
-        fontsize=_panels.TITLE,
-        color=_style.INK,
-        parse_math=False,
-    )
+    made.set_label(label, fontsize=_panels.TITLE, color=_style.INK, parse_math=False)

@@ -33,6 +33,7 @@ _WIDE = 3.5  # inches: from here a legend has two columns
 _DOT = 4.0
 _TRIANGLE = 14.0
 _RING = 20.0
+_SHARE = 0.82  # of a figure, that an axis has at least
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -168,11 +169,11 @@ class _Between(FuncFormatter):
 def titles(ax: Axes, x: str, y: str) -> None:
     """Write the titles of both axes as they stand: a dollar sign in a name is no formula.
 
-    A title that is longer than the figure loses its middle.
+    A title that is longer than the axis loses its middle.
     """
     figure = ax.get_figure(root=True)
-    size = (np.inf, np.inf) if figure is None else 72 * figure.get_size_inches()
-    x, y = (shortened(text, room - 24, _TITLE) for text, room in zip((x, y), size, strict=True))
+    size = (np.inf, np.inf) if figure is None else _SHARE * 72 * figure.get_size_inches()
+    x, y = (shortened(text, room, _TITLE) for text, room in zip((x, y), size, strict=True))
     ax.set_xlabel(x, fontsize=_TITLE, color=INK, parse_math=False)
     ax.set_ylabel(y, fontsize=_TITLE, color=INK, parse_math=False)
 

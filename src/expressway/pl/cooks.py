@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from expressway._types import Float
+
 from . import _maps, _panels, _style
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -52,30 +54,30 @@ def cooks(
         (ax,) = _panels.grid(1, 1, (width, _HEIGHT), same_y=False)
     else:
         _style.axes(ax)
-    boxes = [_box(value[i, known[i]]) for i in range(n)]
-    drawn = [i for i in range(n) if known[i].any()]
-    thin = n > 60
-    line = {"color": _style.INK, "linewidth": 0.4 if thin else 0.7}
-    ax.bxp(
-        [boxes[i] for i in drawn],
-        positions=drawn,
-        widths=0.8 if thin else 0.6,
-        showfliers=False,
-        showcaps=False,
-        patch_artist=True,
-        manage_ticks=False,
-        boxprops={"facecolor": _SHADE, "edgecolor": _style.INK, "linewidth": line["linewidth"]},
-        medianprops={"color": _style.SECOND, "linewidth": 0.8 if thin else 1.4},
-        whiskerprops=line,
+    boxes = np.array([_box(value[i, known[i]]) for i in range(n)])
+    some = np.flatnonzero(known.any(axis=1))
+    low, first, median, third, high = boxes[some].T
+    thin, half = (0.4, 0.4) if n > 60 else (0.7, 0.3)
+    for start, end in ((low, first), (third, high)):
+        ax.vlines(some, start, end, color=_style.INK, linewidth=thin, zorder=1)
+    ax.bar(
+        some,
+        third - first,
+        2 * half,
+        bottom=first,
+        color=_SHADE,
+        edgecolor=_style.INK,
+        linewidth=thin,
+        zorder=2,
     )
+    ax.hlines(median, some - half, some + half, color=_style.SECOND, linewidth=2 * thin, zorder=3)
     at, gene = np.nonzero(known & (value > limit))
     cloud = _style.Cloud(at.astype(float), value[at, gene], np.full(len(at), "o"))
     _style.scatter(ax, cloud, _style.ACCENT)
     _style.logarithmic(ax, "y")
-    low = min((boxes[i]["whislo"] for i in drawn), default=0.1)
-    high = max((boxes[i]["whishi"] for i in drawn), default=1.0)
-    high = max(high, 1.0, limit if limit < np.inf else 0.0, value[known].max(initial=0.0))
-    ax.set_ylim(low / 1.6, high * 1.6)
+    lowest = low.min(initial=0.1)
+    highest = np.concatenate([high, value[known], [1.0, limit if limit < np.inf else 0.0]]).max()
+    ax.set_ylim(lowest / 1.6, highest * 1.6)
     ax.set_xlim(-0.6, n - 0.4)
     entries = []
     if cutoff is not None:
@@ -93,9 +95,6 @@ def cooks(
 _SHADE = "#DCE7F0"
 
 
-def _box(value: np.ndarray) -> dict[str, float]:
-    """Return what `Axes.bxp` draws."""
-    if not len(value):
-        return {}
-    low, first, median, third, high = np.quantile(value, _QUANTILES)
-    return {"whislo": low, "q1": first, "med": median, "q3": third, "whishi": high}
+def _box(value: Float[np.ndarray, "k"]) -> Float[np.ndarray, "5"]:
+    """Return the ends of a box and its whiskers, and the median."""
+    return np.quantile(value, _QUANTILES) if len(value) else np.full(5, np.nan)

@@ -16,7 +16,9 @@ _ADDED = 0.5
 _SPREAD = 0.32
 _GOLDEN = (5**0.5 - 1) / 2
 _SIZE = (3.4, 3.2)  # inches
-_PANEL = (2.4, 2.2)
+# Of a panel, and of what is left of it, above it, and about all.
+_PANEL = (1.85, 1.6)
+_LEFT, _ABOVE, _AROUND = 0.5, 0.35, 0.25
 
 
 @overload
@@ -82,9 +84,7 @@ def counts(
     if not count:
         message = "there are no genes; pass columns of get.normalised(adata)."
         raise ValueError(message)
-    wide = _panels.columns_for(count, 3)
-    size = (wide * _PANEL[0], -(-count // wide) * _PANEL[1] + 0.5)
-    made = _panels.grid(count, wide, size, same_y=False)
+    made = _grid(count, found[0], 0.35 if keys else 0.1)
     for j, panel in enumerate(made):
         _gene(panel, normalised.iloc[:, j].to_numpy(float), found, str(normalised.columns[j]))
     _panels.axis_titles(made[0], found[0].name, _TITLE)
@@ -94,6 +94,26 @@ def counts(
 
 
 _TITLE = "normalised count + ½"
+
+
+def _grid(count: int, column: _groups.Column, top: float) -> list[Axes]:
+    """Return panels of one size: to find a layout by drawing takes longer than the drawing."""
+    wide = _panels.columns_for(count, 3)
+    high = -(-count // wide)
+    below = _AROUND + _maps.depth(column.levels, _PANEL[0])
+    width = _AROUND + wide * (_LEFT + _PANEL[0]) + 0.1
+    height = below + high * (_ABOVE + _PANEL[1]) + top
+    figure = Figure(figsize=(width, height), dpi=200)
+    made = []
+    for j in range(count):
+        row, place = divmod(j, wide)
+        left = _AROUND + _LEFT + place * (_LEFT + _PANEL[0])
+        bottom = below + (high - 1 - row) * (_ABOVE + _PANEL[1])
+        size = (_PANEL[0] / width, _PANEL[1] / height)
+        ax = _style.axes(figure.add_axes((left / width, bottom / height, *size)))
+        ax.tick_params(labelsize=_panels.TICK, labelbottom=j + wide >= count)
+        made.append(ax)
+    return made
 
 
 def _gene(ax: Axes, value: Float[np.ndarray, "n"], found: list[_groups.Column], name: str) -> None:

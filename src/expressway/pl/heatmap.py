@@ -60,18 +60,18 @@ def heatmap(
     order = np.lexsort([column.codes for column in reversed(found)] or [np.zeros(len(known[0]))])
 
     names = [str(transformed.index[i]) for i in order]
-    own = ax is None
-    ax, named = _maps.samples(ax, names, 0.16, rows=[str(genes[i]) for i in rows])
+    sheet = _maps.samples(ax, names, [str(genes[i]) for i in rows], [c.name for c in found])
+    ax = sheet.ax
     shown = value[np.ix_(rows, order)]
     end = float(np.quantile(np.abs(value[known]), 0.99)) if known.any() else 1.0
     beyond = bool(np.any(np.abs(value[known]) > end * (1 + 1e-9)))
     shades = _maps.Shades(-(end or 1.0), end or 1.0, "both" if beyond else "neither")
     mesh = _maps.squares(ax, shown, shades, rim=0.3 if len(names) <= 60 else 0.0)
     up = _groups.bars(ax, found, order)
-    _groups.legends(ax, [column.keys(marker=False) for column in found], up + 1)
-    if not named:
+    up = _groups.legends(ax, [column.keys(marker=False) for column in found], up + 1)
+    if not sheet.named:
         _style.titles(ax, f"{len(names):,} samples", "")
-    _maps.bar(ax, mesh, shades, label, aspect=28, final=own)
+    _maps.finish(sheet, mesh, shades, label, up)
     return ax
 
 

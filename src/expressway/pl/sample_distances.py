@@ -45,8 +45,8 @@ def sample_distances(
     merges = hierarchy.linkage(squareform(distance, checks=False), "complete")
     order = hierarchy.leaves_list(merges)
     names = [str(transformed.index[i]) for i in order]
-    own = ax is None
-    ax, named = _maps.samples(ax, names, 0.19, square=True)
+    sheet = _maps.samples(ax, names, bars=[column.name for column in found])
+    ax = sheet.ax
     apart = distance[~np.eye(n, dtype=bool)]
     low, high = float(apart.min()), float(apart.max())
     # From 0, all samples would have nearly one colour.
@@ -55,10 +55,10 @@ def sample_distances(
     mesh = _maps.squares(ax, distance[np.ix_(order, order)], shades, rim=rim, near=True)
     up = _groups.bars(ax, found, order)
     up += tree(ax, merges, up)
-    _groups.legends(ax, [column.keys(marker=False) for column in found], up + 2)
-    if not named:
+    up = _groups.legends(ax, [column.keys(marker=False) for column in found], up + 2)
+    if not sheet.named:
         _style.titles(ax, f"{n:,} samples", "")
-    _maps.bar(ax, mesh, shades, "distance", final=own)
+    _maps.finish(sheet, mesh, shades, "distance", up)
     return ax
 
 
