@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-import numpy as np
-
 GUIDE = Path(__file__).parents[1] / "docs" / "guide.md"
 
 

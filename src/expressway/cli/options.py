@@ -175,6 +175,12 @@ SizeFactors = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+Medians = Annotated[
+    Literal["ratio", "poscounts"],
+    typer.Option(
+        "--size-factors", help="Median of ratios over genes without zeros, or positive counts."
+    ),
+]
 SizeFactorsColumn = Annotated[
     str | None,
     typer.Option(

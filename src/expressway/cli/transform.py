@@ -78,7 +78,7 @@ def transform(
             "csv with the columns mean and dispersion.",
         ),
     ] = None,
-    size_factors: options.SizeFactors = "ratio",
+    size_factors: options.Medians = "ratio",
     save: Annotated[
         Path | None,
         typer.Option(metavar="FITTED.json", help="Keep what was fitted, for other samples."),

@@ -28,6 +28,9 @@ from .vst import Table, Vst
 # sample that is too much; the share of such genes that is.
 COUNTED, IN_ONE, OF_GENES = 100.0, 0.9, 0.1
 
+# Rows bring no matrix of normalisation.
+_NO_MATRIX = np.zeros(1)
+
 
 class Sized(NamedTuple):
     """Rows with size factors, and what gives new rows theirs."""
@@ -48,11 +51,19 @@ def sized(cohort: Pooled, method: Method) -> Sized:
     InputError
         There are none.
     """
+    if method not in ("ratio", "poscounts"):
+        msg = (
+            f"size factors of a transform must be ratio or poscounts, but are {method}: new samples "
+            "get theirs by the same medians"
+        )
+        raise InputError(msg)
     counted = cohort.sum(log_counts)
     new = normalised(cohort, counted, method)
     bare = reference(counted, method)
     # Poscounts' own are scaled to a geometric mean of 1.
-    scale = np.asarray(cohort.map(normalise, shared=(bare,)).rows.offset) - new.rows.offset
+    scale = (
+        np.asarray(cohort.map(normalise, shared=(bare, _NO_MATRIX)).rows.offset) - new.rows.offset
+    )
     return Sized(new, bare + float(scale[0, 0]), np.flatnonzero(counted.total > 0))
 
 
@@ -67,7 +78,7 @@ def sized_by(cohort: Pooled, log_reference: Float[np.ndarray, "g"]) -> Pooled:
     InputError
         A sample has no counts in the genes used.
     """
-    return cohort.map(normalise, shared=(log_reference,))
+    return cohort.map(normalise, shared=(log_reference, _NO_MATRIX))
 
 
 class Basis(NamedTuple):
