@@ -237,7 +237,14 @@ def _refit(
 
 
 def _with_replaced(
-    cohort: Cohort, gene: Gene, found: _Found, cells: Groups, settings: Settings, stage: Stage
+    cohort: Cohort,
+    gene: Gene,
+    found: _Found,
+    cells: Groups,
+    settings: Settings,
+    stage: Stage,
+    *,
+    beside: bool = False,
 ) -> Cohort:
     """Cohort of the genes that have outliers to replace, with their counts replaced."""
     n, p = int(np.sum(cells.size)), cohort.coefficients
@@ -246,6 +253,16 @@ def _with_replaced(
     bulk = outliers.Bulk(gene.base_mean[genes], gene.base_variance[genes])
     value = stage("replacement", lambda: outliers.replacement(cohort, bulk, n, genes))
     shared = (outliers.cutoff(n, p), _replaceable(cells, settings))
+    if beside:
+
+        def widen(part: np.ndarray) -> np.ndarray:
+            """Zeros for other genes: without leverage no distance is above 0."""
+            whole = np.zeros((cohort.genes, *part.shape[1:]))
+            whole[genes] = part
+            return whole
+
+        fitted, value = jax.tree.map(widen, (fitted, value))
+        genes = np.arange(cohort.genes)
     return cohort.map(outliers.replaced, fitted, value, shared=shared, genes=genes)
 
 
@@ -259,7 +276,7 @@ class Replaced(NamedTuple):
     genes: Int[np.ndarray, "k"]
 
 
-def replaced(fit: DESeqFit, cohort: Cohort, cells: Groups) -> Replaced:
+def replaced(fit: DESeqFit, cohort: Cohort, cells: Groups, *, beside: bool = False) -> Replaced:
     """The counts that a fit replaced, found again: a gene's depend on it, trend and prior only.
 
     Parameters
@@ -268,13 +285,15 @@ def replaced(fit: DESeqFit, cohort: Cohort, cells: Groups) -> Replaced:
         What `fit` returned.
     cells
         As it had them.
+    beside
+        Keep the cohort's other genes, with their counts.
     """
     genes = np.flatnonzero(fit.replaced)
     kept = Frozen(fit.trend, fit.prior_variance)
     before, _ = fit_genes(cohort, genes, cells, fit.settings, at_once, kept)
     found = _find_outliers(cohort, before, genes, cells, fit.settings)
     found = found._replace(replace=fit.replaced)
-    new = _with_replaced(cohort, before, found, cells, fit.settings, at_once)
+    new = _with_replaced(cohort, before, found, cells, fit.settings, at_once, beside=beside)
     return Replaced(before, new, genes)
 
 
