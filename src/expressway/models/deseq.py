@@ -311,15 +311,38 @@ def _refit(
 
 
 def _with_replaced(
-    cohort: Cohort, gene: Gene, found: _Found, cells: Groups, settings: Settings, stage: Stage
+    cohort: Cohort,
+    gene: Gene,
+    found: _Found,
+    cells: Groups,
+    settings: Settings,
+    stage: Stage,
+    *,
+    beside: bool = False,
 ) -> Cohort:
     """Cohort of the genes that have outliers to replace, with their counts replaced."""
     n, p = int(np.sum(cells.size)), cohort.coefficients
     genes = np.flatnonzero(found.replace)
     fitted = _fitted(gene, genes)._replace(robust=found.robust[genes])
+<<<<<<< HEAD
     plain = outliers.Bulk(found.mean[genes], found.variance[genes])
     value = stage("replacement", lambda: outliers.replacement(cohort, plain, n, genes))
     shared = (_limit(settings, n, p), _replaceable(cells, settings))
+=======
+    bulk = outliers.Bulk(gene.base_mean[genes], gene.base_variance[genes])
+    value = stage("replacement", lambda: outliers.replacement(cohort, bulk, n, genes))
+    shared = (outliers.cutoff(n, p), _replaceable(cells, settings))
+    if beside:
+
+        def widen(part: np.ndarray) -> np.ndarray:
+            """Zeros for other genes: without leverage no distance is above 0."""
+            whole = np.zeros((cohort.genes, *part.shape[1:]))
+            whole[genes] = part
+            return whole
+
+        fitted, value = jax.tree.map(widen, (fitted, value))
+        genes = np.arange(cohort.genes)
+>>>>>>> nested
     return cohort.map(outliers.replaced, fitted, value, shared=shared, genes=genes)
 
 
@@ -333,7 +356,7 @@ class Replaced(NamedTuple):
     genes: Int[np.ndarray, "k"]
 
 
-def replaced(fit: DESeqFit, cohort: Cohort, cells: Groups) -> Replaced:
+def replaced(fit: DESeqFit, cohort: Cohort, cells: Groups, *, beside: bool = False) -> Replaced:
     """The counts that a fit replaced, found again: a gene's depend on it, trend and prior only.
 
     Parameters
@@ -342,13 +365,15 @@ def replaced(fit: DESeqFit, cohort: Cohort, cells: Groups) -> Replaced:
         What `fit` returned.
     cells
         As it had them.
+    beside
+        Keep the cohort's other genes, with their counts.
     """
     genes = np.flatnonzero(fit.replaced)
     kept = Frozen(fit.trend, fit.prior_variance, fit.weighted)
     before, _ = fit_genes(cohort, genes, cells, fit.settings, at_once, kept)
     found = _find_outliers(cohort, before, genes, cells, fit.settings, kept)
     found = found._replace(replace=fit.replaced)
-    new = _with_replaced(cohort, before, found, cells, fit.settings, at_once)
+    new = _with_replaced(cohort, before, found, cells, fit.settings, at_once, beside=beside)
     return Replaced(before, new, genes)
 
 

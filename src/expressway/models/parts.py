@@ -62,6 +62,10 @@ def parts(fit: DESeqFit, cohort: Cohort, cells: Groups | None = None) -> list[Pa
         if cells is None:
             msg = "counts were replaced at sites: give the design cells that the fit was made with"
             raise InputError(msg)
+        if not cohort.at_hand:
+            # One part, so that its genes share their messages.
+            some = np.flatnonzero(fitted)
+            return [Part(replaced(fit, cohort, cells, beside=True).cohort, some, some)]
         new = replaced(fit, cohort, cells)
         some = np.flatnonzero(fitted[new.genes])
         found.append(Part(new.cohort, some, new.genes[some]))

@@ -37,6 +37,9 @@ BOUND = 2 * BOX
 # Of coefficients, natural log: means of groups without counts end near 1e-8, their curvature is no
 # smaller, and a deviance is raised by 1e-7 at most.
 SLIGHT = 1e-9
+# Where means of groups without counts start below others, natural log: near where the ridge leaves
+# them, which would take Newton's method a step for each unit.
+DOWN = 16.0
 # edgeR R/glmQLFit.R: a mean below it, of no counts, is fitted exactly.
 ZERO = 1e-4
 # A dispersion at which variances of means of 1e6 exceed Poisson's by a millionth.
@@ -197,11 +200,14 @@ def f_tests(
     ]
     less = [smaller(part.cohort, matrix) for part in of]
     residual, freedom, change, failed = np.full((4, g), np.nan)
-    for part, own, small in zip(of, full, less, strict=True):
-        reduced = _maximum(small, alpha[part.place], part.at)
+    reduced = [
+        _maximum(small, _start(small, part.at), alpha[part.place], part.at)
+        for small, part in zip(less, of, strict=True)
+    ]
+    for part, own, small, end in zip(of, full, less, reduced, strict=True):
         residual[part.place], freedom[part.place] = own.deviance, own.freedom
-        change[part.place] = _deviance(small, reduced, part.at) - own.deviance
-        failed[part.place] = _failed(own.fit) | _failed(reduced)
+        change[part.place] = _deviance(small, end, part.at) - own.deviance
+        failed[part.place] = _failed(own.fit) | _failed(end)
     if np.sum(freedom > 0) < 2:
         msg = (
             "quasi-likelihood tests need two genes with residual degrees of freedom at least; use "
@@ -215,8 +221,8 @@ def f_tests(
     denominator = np.fmin(freedom + prior.prior_freedom, np.sum(np.isfinite(freedom)) * (n - p))
     f = change / (p - q) / prior.variance
     p_value = upper_tail(np.maximum(f, 0.0), p - q, denominator)
-    for part, own, small in zip(of, full, less, strict=True):
-        bound = _poisson(part, own, small, prior.variance[part.place])
+    for part, own, small, end in zip(of, full, less, reduced, strict=True):
+        bound = _poisson(part, own, small, end, prior.variance[part.place])
         p_value[part.place] = np.maximum(p_value[part.place], bound)
     return Quasi(f, p_value, p - q, denominator, residual, freedom, prior, failed == 1)
 
@@ -234,7 +240,7 @@ def _full(
 ) -> _Full:
     """Coefficients, deviance, and its degrees of freedom (edgeR R/residDF.R)."""
     cohort, genes = part.cohort, part.at
-    fit = _maximum(cohort, alpha, genes, start)
+    fit = _maximum(cohort, _start(cohort, genes, start), alpha, genes)
     distance = Ask(deviance, (fit.theta, alpha, 0.0 * alpha), genes=genes)
     found, exact = cohort.sums(distance, Ask(zeros, (fit.theta,), genes=genes))
     freedom = np.full(len(genes), float(n - cohort.coefficients))
@@ -246,16 +252,26 @@ def _full(
     return _Full(fit, found.deviance, freedom)
 
 
+def _start(
+    cohort: Cohort, genes: Int[np.ndarray, "k"], near: Float[np.ndarray, "k p"] | None = None
+) -> Float[np.ndarray, "k p"]:
+    """Least squares of log counts, or near given coefficients; groups without counts far down."""
+    sums = cohort.sum(moments, genes=genes)
+    start = linear.solved_alike(sums.normal, sums.log) if near is None else near.copy()
+    tried = nb.directions(sums.normal, sums.positive, sums.total)
+    if len(tried.genes):
+        wrong = cohort.sum(nb.sides, tried.direction, genes=genes[tried.genes]).against
+        start[tried.genes] -= np.where(wrong[:, None] == 0, DOWN * tried.direction, 0.0)
+    return start
+
+
 def _maximum(
     cohort: Cohort,
+    start: Float[np.ndarray, "k p"],
     alpha: Float[np.ndarray, "k"],
     genes: Int[np.ndarray, "k"],
-    start: Float[np.ndarray, "k p"] | None = None,
 ) -> Fit:
     """Coefficients at the maximum of the likelihood."""
-    if start is None:
-        sums = cohort.sum(moments, genes=genes)
-        start = linear.solved_alike(sums.normal, sums.log)
     solver = Boxed(bound=BOUND)
     return solve(solver, nb.likelihood, start, alpha, cohort, penalty=slight, genes=genes)
 
@@ -273,7 +289,7 @@ def _failed(fit: Fit) -> Bool[np.ndarray, "k"]:
 
 
 def _poisson(
-    part: Part, own: _Full, small: Cohort, variance: Float[np.ndarray, "k"]
+    part: Part, own: _Full, small: Cohort, reduced: Fit, variance: Float[np.ndarray, "k"]
 ) -> Float[np.ndarray, "k"]:
     """Likelihood-ratio p-value of Poisson counts; 0 where variances do not fall below theirs."""
     p_value = np.zeros(len(part.at))
@@ -283,8 +299,8 @@ def _poisson(
     some = some[rows > 0]
     if len(some):
         genes, alpha = part.at[some], np.full(len(some), POISSON)
-        full = _maximum(part.cohort, alpha, genes, own.fit.theta[some])
-        less = _maximum(small, alpha, genes)
+        full = _maximum(part.cohort, own.fit.theta[some], alpha, genes)
+        less = _maximum(small, reduced.theta[some], alpha, genes)
         change = _deviance(small, less, genes) - _deviance(part.cohort, full, genes)
         freedom = part.cohort.coefficients - small.coefficients
         p_value[some] = special.chdtrc(freedom, np.maximum(change, 0.0))

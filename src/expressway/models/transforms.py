@@ -53,8 +53,8 @@ def sized(cohort: Pooled, method: Method) -> Sized:
     """
     if method not in ("ratio", "poscounts"):
         msg = (
-            f"size factors of a transform must be ratio or poscounts, but are {method}: new samples "
-            "get theirs by the same medians"
+            f"size factors of a transform must be ratio or poscounts, but are {method}: new "
+            "samples get theirs by the same medians"
         )
         raise InputError(msg)
     counted = cohort.sum(log_counts)
