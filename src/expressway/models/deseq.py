@@ -324,14 +324,9 @@ def _with_replaced(
     n, p = int(np.sum(cells.size)), cohort.coefficients
     genes = np.flatnonzero(found.replace)
     fitted = _fitted(gene, genes)._replace(robust=found.robust[genes])
-<<<<<<< HEAD
     plain = outliers.Bulk(found.mean[genes], found.variance[genes])
     value = stage("replacement", lambda: outliers.replacement(cohort, plain, n, genes))
     shared = (_limit(settings, n, p), _replaceable(cells, settings))
-=======
-    bulk = outliers.Bulk(gene.base_mean[genes], gene.base_variance[genes])
-    value = stage("replacement", lambda: outliers.replacement(cohort, bulk, n, genes))
-    shared = (outliers.cutoff(n, p), _replaceable(cells, settings))
     if beside:
 
         def widen(part: np.ndarray) -> np.ndarray:
@@ -342,7 +337,6 @@ def _with_replaced(
 
         fitted, value = jax.tree.map(widen, (fitted, value))
         genes = np.arange(cohort.genes)
->>>>>>> nested
     return cohort.map(outliers.replaced, fitted, value, shared=shared, genes=genes)
 
 
