@@ -39,8 +39,8 @@ def posterior(y, x, offset, alpha, scale):
     """Minus log posterior of ``b``, written plainly; the last coefficient has the Cauchy prior."""
 
     def value(b):
-        mu, r = np.exp(offset + x @ b), 1 / alpha
-        likelihood = np.sum(y * np.log(mu) - (y + r) * np.log(mu + r))
+        eta, r = offset + x @ b, 1 / alpha
+        likelihood = np.sum(y * eta - (y + r) * np.logaddexp(eta, np.log(r)))
         prior = -np.log1p((b[-1] / scale) ** 2) - b[:-1] @ b[:-1] / (2 * 15**2)
         return -likelihood - prior
 
@@ -84,7 +84,7 @@ def test_modes_are_the_posterior_s(simulated):
 def quadrature(value, center, spread):
     """The last of two coefficients' own distribution: places, and the probability up to each."""
     node, weight = np.polynomial.hermite_e.hermegauss(30)
-    u = np.linspace(-7.5, 7.5, 301)
+    u = np.linspace(-7.5, 7.5, 151)
     line, log = center[1] + spread * np.sinh(u), []
     best = center[0]
     for t in line[np.argsort(np.abs(u))]:
@@ -106,7 +106,7 @@ def test_exact_intervals_and_rates_are_the_posterior_s(simulated):
     rough, ours = (shrink(fit, cohort, LAST, Choices(exact=exact)) for exact in (False, True))
     np.testing.assert_array_equal(ours.log2_fold_change, rough.log2_fold_change)
     off = []
-    for g in [7, *range(0, 200, 25)]:
+    for g in [7, *range(0, 200, 40)]:
         value = posterior(y[:, g], x, offset, fit.gene.dispersion[g], ours.prior_scale * LN2)
         sd = ours.posterior_sd[g] * LN2
         center = np.array([fit.gene.beta[g, 0], ours.log2_fold_change[g] * LN2])
@@ -162,8 +162,8 @@ def test_the_higher_of_two_modes():
     assert 0 < np.sum(found.two_modes) < g
     for k in range(0, g, 2):
         value = posterior(y[:, k], x, np.zeros(n), 0.2, scale)
-        line = np.concatenate([np.linspace(-0.1, 0.1, 81), np.linspace(0.1, 2.5, 120)])
-        assert abs(found.mode[k] - line[np.argmin(profile(value, line))]) < 0.02  # the grid's step
+        line = np.concatenate([np.linspace(-0.1, 0.1, 41), np.linspace(0.1, 2.5, 100)])
+        assert abs(found.mode[k] - line[np.argmin(profile(value, line))]) < 0.025  # the grid's step
 
 
 def test_penalty_is_the_prior_and_its_derivatives():

@@ -1,4 +1,4 @@
-"""The posterior of one coefficient with a Cauchy prior by integration: Laplace's may be too rough.
+"""The posterior of one coefficient with a Cauchy prior by integration: Laplace's may be rough.
 
 A coefficient of which the data say little has nearly the prior's distribution: a peak narrower than
 a normal one and tails that a normal has not. The others are integrated by Laplace's approximation
