@@ -22,7 +22,7 @@ from expressway.models import (
 )
 from expressway.models.results import Takers, results
 from expressway.models.size_factors import log_counts, normalised
-from expressway.run import Sites
+from expressway.run import Federation, Ledger, Site, Sites
 
 EXACT = 1e-10  # sums in another order
 ASCENT = 1e-3  # dispersions: DESeq2's ascent stops where a step gains less than 1e-6
@@ -73,7 +73,7 @@ def test_each_round_of_the_iteration_finds_the_maximum(name, case, theirs):
         old = np.log(np.array(of["from"], float))[:, None]
         level = np.mean(y / np.exp(old), axis=0)[genes]
         begin = size_iteration.Step(genes, level, numbers(of["dispersions"])[genes], 0.0)
-        cohort = Pooled(c.rows._replace(offset=old, x=old))
+        cohort = Pooled(c.rows._replace(offset=old)).map(size_iteration.anchored)
         step = size_iteration._maximum(cohort, begin)
         found = size_iteration._moved(cohort, step).rows.offset[:, 0]
         # R's, on derivatives, leaves 2e-5 of a curvature of 700; its own, on differences, 5e-6.
@@ -81,22 +81,24 @@ def test_each_round_of_the_iteration_finds_the_maximum(name, case, theirs):
         np.testing.assert_allclose(found, np.log(of["found"]), rtol=0, atol=1e-5)
 
 
-def sizes_of(cohort, y: np.ndarray, n: int) -> np.ndarray:
-    done = size_iteration.steps(cohort, np.flatnonzero(y.sum(axis=0) > 0), n)
-    end = size_iteration.replayed(cohort, done)
-    parts = end.sites if isinstance(end, Sites) else [end]
-    return np.concatenate([part.rows.offset[:, 0] for part in parts])
-
-
 def test_iterated_size_factors_and_those_of_sites(case, theirs):
     c, of = case("two_group"), theirs["iterate"]["two_group"]
-    y = np.asarray(c.rows.y)
-    found = sizes_of(Pooled(c.rows), y, 12)
+    genes = np.flatnonzero(np.asarray(c.rows.y).sum(axis=0) > 0)
+    whole = Pooled(c.rows)
+    rows = size_iteration.replayed(whole, size_iteration.steps(whole, genes, 12)).rows
+    found = rows.offset
+    assert rows.x is c.rows.x  # what goes on is in the design that came
+    assert np.all(rows.precision == 1)
     # Dispersions are R's to 1e-3, which the maximum hardly feels.
-    np.testing.assert_allclose(found, np.log(of["size_factors"]), rtol=0, atol=1e-4)
-    sites = Sites([part(c.rows, rows) for rows in (slice(0, 4), slice(4, 8), slice(8, 12))])
-    np.testing.assert_allclose(sizes_of(sites, y, 12), found, rtol=0, atol=1e-10)
-    assert sites.rounds == 0  # they were told what to do, not changed
+    np.testing.assert_allclose(found[:, 0], np.log(of["size_factors"]), rtol=0, atol=1e-4)
+    halves = {"one": slice(0, 6), "other": slice(6, 12)}
+    sites = [Site(name, Pooled(part(c.rows, at))) for name, at in halves.items()]
+    ledger = Ledger(dict.fromkeys(halves, 6), dict.fromkeys(halves, 6), 6)
+    federation = Federation(sites, whole.genes, 2, ledger)
+    end = size_iteration.replayed(federation, size_iteration.steps(federation, genes, 12))
+    ours = np.concatenate([site.rows.rows.offset for site in end.sites])
+    np.testing.assert_allclose(ours, found, rtol=0, atol=1e-10)
+    assert ledger.round < 200  # five rounds of dispersions and multipliers
 
 
 def part(rows: Samples, at: slice) -> Samples:

@@ -27,6 +27,7 @@ from . import dispersion, trend
 from .genes import gene_wise
 from .means import MIN_MU
 from .size_factors import centred, log_sizes
+from .weights import unweighted
 
 # R/methods.R, estimateSizeFactorsIterate: niter, Q, and the change that ends it.
 _ROUNDS, _LEFT_OUT, _CHANGE = 10, 0.05, 1e-4
@@ -48,20 +49,23 @@ class Step(NamedTuple):
     """What the derivative of each sample's log-likelihood is at its size factor."""
 
 
-def at_one(s: Samples) -> dict[str, Array]:
-    """The rows in a design of one level, with size factors of 1."""
-    column = np.ones((s.y.shape[0], 1))
-    return {"x": column, "offset": 0.0 * column}
+def begun(s: Samples) -> dict[str, Array]:
+    """The rows with size factors of 1."""
+    return {"offset": np.zeros((s.y.shape[0], 1))}
 
 
 def anchored(s: Samples) -> dict[str, Array]:
-    """The rows with their log size factors as design: where the next step began."""
-    return {"x": np.array(s.offset)}
+    """The rows with their size factors as observation weights: where the next step begins.
+
+    Weights are not looked at in a step, and are taken off in the end.
+    """
+    return {"precision": np.exp(s.offset)}
 
 
 def one_level(s: Samples) -> dict[str, Array]:
-    """The rows in a design of one level."""
-    return {"x": np.ones((s.y.shape[0], 1))}
+    """The rows in a design of one level, without weights."""
+    column = np.ones((s.y.shape[0], 1))
+    return {"x": column, "precision": column}
 
 
 class LogLikelihood(NamedTuple):
@@ -74,15 +78,20 @@ def log_likelihood(level: Float[Array, "g"], alpha: Float[Array, "g"], s: Sample
     """Log-likelihood at size factors, natural log, with nothing left away.
 
     Means are size factors times levels; these are raised so that at the size factors that the step
-    began with, which the rows have as design, no mean is below .5.
+    began with (`anchored`) no mean is below .5.
     """
     r = 1.0 / alpha
-    floor = MIN_MU * jnp.exp(-s.x)
+    floor = MIN_MU / _anchor(s)
     mean = jnp.exp(s.offset) * jnp.maximum(level[None], floor)
     weight = s.weight[:, None]
     load = alpha[None] * mean
     rest = s.y * jnp.log(mean / (1.0 + load)) - r[None] * log1p(load) - gammaln(s.y + 1.0)
     return LogLikelihood(gamma_ratio(s.y, r, weight).log + weighted_sum(weight, rest))
+
+
+def _anchor(s: Samples) -> Float[Array, "n 1"]:
+    """Size factors that the step began with; 1 of rows of padding."""
+    return jnp.where(s.precision > 0, s.precision, 1.0)
 
 
 class Change(NamedTuple):
@@ -93,7 +102,7 @@ class Change(NamedTuple):
 
 def change(s: Samples) -> Change:
     """Squared changes since the step began; the same for every gene."""
-    square = s.weight[:, None] * (s.offset - s.x) ** 2
+    square = s.weight[:, None] * (s.offset - jnp.log(_anchor(s))) ** 2
     return Change(jnp.sum(jnp.broadcast_to(square, s.y.shape), axis=0))
 
 
@@ -110,7 +119,7 @@ def sized(
     on both sides of the root, one unit a step at most.
     """
     y = np.asarray(s.y)[:, genes].astype(float)
-    base = np.maximum(level, MIN_MU * np.exp(-np.asarray(s.x)))
+    base = np.maximum(level, MIN_MU / np.asarray(s.precision))
     u = np.array(s.offset, float)
     low, high = np.full_like(u, -np.inf), np.full_like(u, np.inf)
     for _ in range(_STEPS):
@@ -146,17 +155,16 @@ def steps(cohort: Cohort, genes: Int[np.ndarray, "k"], n: int) -> list[Step]:
     InputError
         The iteration does not settle in ten rounds.
     """
-    now = cohort.map(at_one)
+    now = cohort.map(begun)
     found: list[Step] = []
     for _ in range(_ROUNDS):
-        level, alpha = _dispersions(now, genes, n)
-        step = _maximum(now.map(anchored), Step(genes, level, alpha, 0.0))
-        moved = _moved(now.map(anchored), step)
-        found.append(step)
-        square = float(moved.sum(change, genes=np.arange(1)).square[0])
+        level, alpha = _dispersions(now.map(one_level), genes, n)
+        now = now.map(anchored)
+        found.append(_maximum(now, Step(genes, level, alpha, 0.0)))
+        now = _moved(now, found[-1])
+        square = float(now.sum(change, genes=np.arange(1)).square[0])
         if len(found) > 1 and square < _CHANGE:
             return found
-        now = moved.map(one_level)
     msg = (
         f"size factors by iteration have not settled in {_ROUNDS} rounds; use --size-factors "
         "poscounts (Python: tl.Settings(size_factors='poscounts'))"
@@ -166,10 +174,10 @@ def steps(cohort: Cohort, genes: Int[np.ndarray, "k"], n: int) -> list[Step]:
 
 def replayed(cohort: Cohort, done: list[Step]) -> Cohort:
     """The cohort with the size factors that steps lead to."""
-    now = cohort.map(at_one)
+    now = cohort.map(begun)
     for step in done:
         now = _moved(now.map(anchored), step)
-    return now
+    return now.map(unweighted)
 
 
 def _dispersions(

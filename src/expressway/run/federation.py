@@ -10,8 +10,9 @@ import numpy as np
 from expressway._types import Int
 from expressway.core.cohort import Ask
 from expressway.core.nested import projected
+from expressway.models.size_iteration import one_level
 
-from .protocol import TO_ONE, AbstractSite, Asked, Request, check, fields, shapes, size
+from .protocol import AbstractSite, Asked, Request, check, fields, shapes, size
 
 
 class Left(NamedTuple):
@@ -174,7 +175,7 @@ class Federation:
             self._ledger.send(site.name, (args, shared, genes))
         changed = [site.changed(fn.__name__, args, shared, genes) for site in self._sites]
         count = self._genes if genes is None else len(genes)
-        p = shared[0].shape[1] if fn is projected else 1 if fn in TO_ONE else self._coefficients
+        p = shared[0].shape[1] if fn is projected else 1 if fn is one_level else self._coefficients
         return Federation(changed, count, p, self._ledger)
 
     def collect(

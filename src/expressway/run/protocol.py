@@ -61,7 +61,7 @@ CHANGES = (
     size_factors.normalise,
     size_factors.shifted,
     size_factors.overall,
-    size_iteration.at_one,
+    size_iteration.begun,
     size_iteration.one_level,
     size_iteration.anchored,
     size_iteration.sized,
@@ -69,8 +69,6 @@ CHANGES = (
     outliers.replaced,
     projected,
 )
-# Changes to a design of one column.
-TO_ONE = (size_iteration.at_one, size_iteration.one_level, size_iteration.anchored)
 
 _STATISTIC = {statistic.__name__: statistic for statistic in STATISTICS}
 _CHANGE = {change.__name__: change for change in CHANGES}
