@@ -10,12 +10,15 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
 from browser import MISSING, Browser, browser, there
+from matplotlib.figure import Figure
 
-from expressway import io
+from expressway import io, pl, tl
+from expressway.cli import folder
 from expressway.models.status import MEANINGS
 
 NASTY = [
@@ -171,6 +174,73 @@ def test_the_counts_are_those_of_the_table(report):
 def test_a_large_report_is_small(large):
     # 20,000 genes; a second contrast of the same fit takes 1 MB more, figures as much again.
     assert large[0].stat().st_size < 2.5e6
+
+
+@pytest.fixture(scope="module")
+def fitted(adata) -> anndata.AnnData:
+    found = adata.copy()
+    tl.de(found, "~ batch + condition", SPECS[0])
+    return found
+
+
+SPECS = [("condition", "treated", "control"), "batch[T.batch_2]"]
+
+
+@pytest.mark.parametrize("formats", [("svg",), ("png", "pdf"), ()])
+def test_the_folder_has_the_figures_and_the_report(fitted, formats, tmp_path, monkeypatch):
+    for name in ("ma", "volcano", "dispersion", "pca", "sample_distances", "heatmap", "p_values"):
+        monkeypatch.setattr(pl, name, lambda *_, **__: Figure(dpi=20).subplots())
+    monkeypatch.setattr(pl, "counts", lambda *_: Figure(dpi=20).subplots(1, 2))
+    clock = io.Clock()
+    tested = folder.tables(fitted, SPECS, clock)
+    folder.write(fitted, tested, tmp_path, clock, {"input": {}}, formats=formats, report=True)
+    each = ("counts", "heatmap", "ma", "p_values", "volcano")
+    expected = {"cooks", "dispersion", "pca", "sample_distances"}
+    expected |= {f"{name}{one.suffix}" for name in each for one in tested}
+    drawn = {path.name for path in tmp_path.glob("figures/*")}
+    assert drawn == {f"{name}.{kind}" for name in expected for kind in formats}
+    page = Reader((tmp_path / "report.html").read_text(encoding="utf-8"))
+    images = [at for tag, at in page.found if tag == "img"]
+    assert len(images) == len(expected)
+    assert all(at["src"].startswith("data:image/png;base64,") and at["alt"] for at in images)
+    text = "".join(page.texts)
+    for part in ("~ batch + condition", "condition treated vs control", "cooks_cutoff", "anndata"):
+        assert part in text
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert "report.html" in record["files"]
+    assert {"figures", "report"} < set(record["seconds"])
+
+
+def test_no_more_samples_than_a_figure_can_show(fitted, tmp_path, monkeypatch):
+    from expressway.cli import figures
+
+    monkeypatch.setattr(figures, "MOST_SAMPLES", 7)
+    tested = folder.tables(fitted, SPECS[:1], io.Clock())
+    drawn = [one.name for one in figures.draw(fitted, tested)]
+    assert drawn == ["ma", "volcano", "p_values", "dispersion"]
+
+
+def test_columns_of_the_contrast_come_first(adata):
+    from expressway.cli import figures
+
+    table = pd.DataFrame(columns=["age", "batch", "condition"])
+    for name, first in (
+        ("condition treated vs control", "condition"),
+        ("batch[T.batch_2]", "batch"),
+        ("age", "age"),
+        ("0.5 * a", "condition"),
+    ):
+        one = folder.Tested(name, "", pd.DataFrame(), 0.0)
+        found = figures._first(table, one, ["batch", "condition"])
+        assert next(iter(found)) == first
+        assert sorted(found) == ["age", "batch", "condition"]
+
+
+def test_formats_of_figures():
+    assert folder.parse_formats("png, PDF,png") == ["png", "pdf"]
+    assert folder.parse_formats("") == []
+    with pytest.raises(io.InputError, match="--figures jpg: jpg is none of png, pdf, svg"):
+        folder.parse_formats("jpg")
 
 
 def test_tables_of_other_genes_are_refused(tmp_path):
