@@ -112,9 +112,9 @@ def test_large_matrices_go_by_products():
         # Of 400,000 normal numbers: sd √(2 · 4e5) = 894; four of them.
         assert abs(chi - few * 4000) < 4 * np.sqrt(2 * few * 4000)
         # And along the data, where the prior alone would be 100 times as wide.
-        _, _, along = np.linalg.svd(g, full_matrices=False)
+        _, singular, along = np.linalg.svd(g, full_matrices=False)
         y = x @ along.T
-        values = np.linalg.svd(g)[1] ** 2 + DAMPING
+        values = singular**2 + DAMPING
         assert fine(judged(y, np.diag(1 / values)))
         assert found.matvecs < 4 * few
 
