@@ -192,6 +192,7 @@ def test_the_folder_has_the_figures_and_the_report(fitted, formats, tmp_path, mo
         monkeypatch.setattr(pl, name, lambda *_, **__: Figure(dpi=20).subplots())
     monkeypatch.setattr(pl, "counts", lambda *_: Figure(dpi=20).subplots(1, 2))
     clock = io.Clock()
+    tl.contrast(fitted, SPECS[0])  # a command has just tested the first one
     tested = folder.tables(fitted, SPECS, clock)
     folder.write(fitted, tested, tmp_path, clock, {"input": {}}, formats=formats, report=True)
     each = ("counts", "heatmap", "ma", "p_values", "volcano")
@@ -215,6 +216,7 @@ def test_no_more_samples_than_a_figure_can_show(fitted, tmp_path, monkeypatch):
     from expressway.cli import figures
 
     monkeypatch.setattr(figures, "MOST_SAMPLES", 7)
+    tl.contrast(fitted, SPECS[0])
     tested = folder.tables(fitted, SPECS[:1], io.Clock())
     drawn = [one.name for one in figures.draw(fitted, tested)]
     assert drawn == ["ma", "volcano", "p_values", "dispersion"]

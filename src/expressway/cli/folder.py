@@ -322,7 +322,7 @@ def seconds(outer: dict, inner: dict) -> dict[str, dict[str, float]]:
     order = dict.fromkeys(["reading", *inner, *outer])
     parts: dict[str, dict[str, float]] = {
         stage: {
-            kind: sum(of[stage][kind] for of in (outer, inner) if stage in of)
+            kind: sum((of[stage][kind] for of in (outer, inner) if stage in of), 0.0)
             for kind in ("wall", "cpu")
         }
         for stage in order
