@@ -37,6 +37,7 @@ STATISTICS = (
     lrt.level,
     quasi.zeros,
     quasi.rest,
+    quasi.large,
     quasi.narrow,
 )
 CHANGES = (size_factors.normalise, size_factors.shifted, outliers.replaced, projected)
