@@ -37,6 +37,7 @@ VARIANCE = np.array([0.9, 0.4, 0.2, 1.2, 0.99999, 0.7])
 STATISTICS = {
     "zeros": (quasi.zeros, (BETA,)),
     "rest": (quasi.rest, (BETA,)),
+    "large": (quasi.large, ()),
     "narrow": (quasi.narrow, (BETA, ALPHA, VARIANCE)),
 }
 
@@ -55,6 +56,7 @@ def looped(name, s):
             total[g] += {
                 "zeros": exact,
                 "rest": (not exact) * np.outer(s.x[i], s.x[i]),
+                "large": s.y[i, g] / np.exp(s.offset[i, 0]) >= 10,
                 "narrow": (1 + ALPHA[g] * mu) * VARIANCE[g] < 1,
             }[name]
     return total
@@ -118,8 +120,8 @@ def test_edger(name, case, reference):
     rows = samples(c.rows.y[:, genes], design)._replace(offset=offset)
     keep = np.eye(design.shape[1])[:, : r["kept"]]
     at = np.arange(len(genes))
-    args = (numbers(r["dispersion"]), numbers(r["average"]), len(offset), keep)
-    ours = quasi.f_tests([Part(Pooled(rows), at, at)], *args)
+    given = quasi.Given(numbers(r["dispersion"]), numbers(r["average"]))
+    ours = quasi.f_tests([Part(Pooled(rows), at, at)], given, len(offset), keep)
     assert ours.numerator == design.shape[1] - r["kept"]
     assert not np.any(ours.failed)
     assert len(np.unique(r["freedom"])) > 1
@@ -164,12 +166,34 @@ def test_the_pipeline_s_genes(case, fitted):
     same(several, one)
 
 
+def test_variances_of_small_counts_are_not_below_one(fitted):
+    """With labels that mean nothing, tests of low counts must not find more than chance."""
+    rng = np.random.default_rng(33)
+    f = fitted("replicates")
+    n, genes = f.fit.samples, 300
+    y = rng.negative_binomial(0.5, 0.5 / (0.5 + 0.4), (n, genes)) * 1.0  # mean .4
+    y = y[:, y.sum(axis=0) > 2]
+    k = y.shape[1]
+    rows = samples(y, np.asarray(f.cohort.rows.x))
+    at = np.arange(k)
+    given = quasi.Given(np.full(k, 2.0), np.log(y.mean(axis=0) + 2), enough=n / 2)
+    part, keep = [Part(Pooled(rows), at, at)], np.eye(2)[:, :1]
+    bounded = quasi.f_tests(part, given, n, keep)
+    free = quasi.f_tests(part, given._replace(enough=0.0), n, keep)
+    assert np.all(bounded.prior.variance >= 1)
+    assert np.mean(free.prior.variance < 1) > 0.9
+    # Of some 270: 20 are expected at most, and their standard deviation is 4.
+    assert np.mean(bounded.p_value < 0.05) < 0.08
+
+
 def test_too_few_genes_for_a_prior(case):
     rows = case("two_group").rows
     one = Pooled(rows._replace(y=rows.y[:, :1]))
     at = np.arange(1)
     with pytest.raises(InputError, match="two genes with residual degrees of freedom"):
-        quasi.f_tests([Part(one, at, at)], np.ones(1), np.ones(1), 12, np.eye(2)[:, :1])
+        quasi.f_tests(
+            [Part(one, at, at)], quasi.Given(np.ones(1), np.ones(1)), 12, np.eye(2)[:, :1]
+        )
 
 
 # --- real data --------------------------------------------------------------------------------
@@ -185,9 +209,9 @@ def test_real_data(data):
     offset = np.log(sizes["lib.size"] * sizes["norm.factors"]).to_numpy()[:, None]
     rows = samples(counts.to_numpy().T.copy(), design.to_numpy(float))
     rows = rows._replace(offset=offset - offset.mean())
-    at, n = np.arange(len(r)), len(offset)
-    args = (r["trended"].to_numpy(), r["logCPM"].to_numpy(), n, np.eye(3)[:, :2])
-    ours = quasi.f_tests([Part(Pooled(rows), at, at)], *args)
+    at = np.arange(len(r))
+    given = quasi.Given(r["trended"].to_numpy(), r["logCPM"].to_numpy())
+    ours = quasi.f_tests([Part(Pooled(rows), at, at)], given, len(offset), np.eye(3)[:, :2])
     np.testing.assert_array_equal(ours.freedom, r["df.residual"])
     # The largest difference is that of two genes' deviances at edgeR's stop.
     np.testing.assert_allclose(ours.prior.variance, r["var.post"], rtol=1e-6)

@@ -49,6 +49,10 @@ PRIOR_COUNT = 2.0
 # edgeR R/filterByExpr.R, min.total.count. Users of edgeR leave such genes out beforehand; here they
 # are tested, but say nothing of the prior: their deviances vary too little.
 FEW = 15.0
+# edgeR R/filterByExpr.R, min.count and its samples: a gene is expressed that has ten counts in as
+# many samples as speak for a coefficient, of which beyond ten seven tenths suffice.
+EXPRESSED = 10.0
+MANY, SHARE = 10.0, 0.7
 # Eigenvalues of a crossproduct of columns of length one below this are rounding.
 DEPENDENT = 1e-10
 
@@ -100,6 +104,33 @@ def _exact(beta: Float[Array, "g p"], s: Samples) -> Bool[Array, "n g"]:
     return (s.y == 0) & (mean(beta, s) < ZERO) & (s.weight > 0)[:, None]
 
 
+class Large(NamedTuple):
+    """Number of rows with ten normalised counts or more."""
+
+    rows: Float[Array, "g"]
+
+
+def large(s: Samples) -> Large:
+    """Rows with ``y / size factor >= 10``, summed."""
+    enough = s.y * jnp.exp(-s.offset) >= EXPRESSED
+    return Large(jnp.sum(enough & (s.weight > 0)[:, None], axis=0, dtype=float))
+
+
+class Given(NamedTuple):
+    """What F tests take as known of each gene."""
+
+    alpha: Float[np.ndarray, "g"]
+    """Dispersions."""
+    covariate: Float[np.ndarray, "g"]
+    """Mean expression on a logarithmic scale, that prior variances depend on."""
+    start: Float[np.ndarray, "g p"] | None = None
+    """Coefficients near the full design's; least squares of log counts when not given."""
+    of_prior: Bool[np.ndarray, "g"] | None = None
+    """Genes that the prior is estimated from; all when not given, or fewer than two."""
+    enough: float = 0.0
+    """Rows with ten counts below which a gene's variance is raised to 1."""
+
+
 class Narrow(NamedTuple):
     """Number of rows with variances below Poisson's."""
 
@@ -134,8 +165,11 @@ def quasi_likelihood(
 
     The curve towards which s² is squeezed is of ``log(mean of normalised counts + 2)``, where edgeR
     has the mean log count per million of counts + 2, and of genes with 15 normalised counts in all.
-    Genes with replaced counts are tested with them, and p-values withheld, as in `lrt`; genes
-    without a count after replacement have statistic 0 and p = 1.
+    Deviances of small counts are far below their degrees of freedom, and F would be too large:
+    edgeR's users leave such genes out (``filterByExpr``). Here the variance of genes with fewer
+    than ten normalised counts in some n / p of the samples is not taken below 1. Genes with
+    replaced counts are tested with them, and p-values withheld, as in `lrt`; genes without a count
+    after replacement have statistic 0 and p = 1.
 
     Parameters
     ----------
@@ -150,74 +184,51 @@ def quasi_likelihood(
     gene = fit.gene
     counted = fit.samples * gene.base_mean >= FEW
     least = np.min(gene.base_mean[counted], initial=np.inf)
-    found = f_tests(
-        parts(fit, cohort, cells),
+    each = fit.samples / matrix.shape[0]
+    given = Given(
         gene.dispersion_trend,
         # The curve has no slope where it is not known.
         np.log(np.fmax(gene.base_mean, least if np.any(counted) else 0.0) + PRIOR_COUNT),
-        fit.samples,
-        matrix,
         gene.beta,
         counted,
+        min(each, MANY) + SHARE * max(each - MANY, 0.0),
     )
+    found = f_tests(parts(fit, cohort, cells), given, fit.samples, matrix)
     empty = fit.replaced & (gene.base_mean == 0)
     p_value = np.where(fit.outlier, np.nan, np.where(empty, 1.0, found.p_value))
     return found._replace(stat=np.where(empty, 0.0, found.stat), p_value=p_value)
 
 
-def f_tests(
-    of: Sequence[Part],
-    alpha: Float[np.ndarray, "g"],
-    covariate: Float[np.ndarray, "g"],
-    n: int,
-    matrix: Float[np.ndarray, "p q"],
-    start: Float[np.ndarray, "g p"] | None = None,
-    of_prior: Bool[np.ndarray, "g"] | None = None,
-) -> Quasi:
+def f_tests(of: Sequence[Part], given: Given, n: int, matrix: Float[np.ndarray, "p q"]) -> Quasi:
     """As `quasi_likelihood`, of given dispersions.
 
     Parameters
     ----------
     of
         Rows with offsets, and which genes are tested in them.
-    alpha
-        Dispersions.
-    covariate
-        Mean expression on a logarithmic scale, that prior variances depend on.
+    given
+        Dispersions, and what else is known of the genes.
     n
         Number of samples.
     matrix
         As for `quasi_likelihood`.
-    start
-        Coefficients near the full design's; least squares of log counts when not given.
-    of_prior
-        Genes that the prior is estimated from; all when not given, or when they are fewer than two.
     """
-    g, (p, q) = len(alpha), matrix.shape
-    full = [
-        _full(part, alpha[part.place], n, None if start is None else start[part.place])
-        for part in of
-    ]
+    g, (p, q) = len(given.alpha), matrix.shape
+    full = [_full(part, given, n) for part in of]
     less = [smaller(part.cohort, matrix) for part in of]
-    residual, freedom, change, failed = np.full((4, g), np.nan)
     reduced = [
-        _maximum(small, _start(small, part.at), alpha[part.place], part.at)
+        _maximum(small, _start(small, part.at), given.alpha[part.place], part.at)
         for small, part in zip(less, of, strict=True)
     ]
+    residual, freedom, change, failed, rows = np.full((5, g), np.nan)
     for part, own, small, end in zip(of, full, less, reduced, strict=True):
         residual[part.place], freedom[part.place] = own.deviance, own.freedom
         change[part.place] = _deviance(small, end, part.at) - own.deviance
         failed[part.place] = _failed(own.fit) | _failed(end)
-    if np.sum(freedom > 0) < 2:
-        msg = (
-            "quasi-likelihood tests need two genes with residual degrees of freedom at least; use "
-            "likelihood-ratio tests"
-        )
-        raise InputError(msg)
-    variance = np.divide(np.maximum(residual, 0.0), freedom, out=0.0 * freedom, where=freedom > 0)
-    some = np.ones(g, bool) if of_prior is None else of_prior
-    some = some if np.sum(freedom[some] > 0) > 1 else np.ones(g, bool)
-    prior = squeeze(variance, np.nan_to_num(freedom), covariate, some)
+        rows[part.place] = own.large
+    prior = _squeezed(residual, freedom, given)
+    raised = np.maximum(prior.variance, np.where(rows < given.enough, 1.0, 0.0))
+    prior = prior._replace(variance=raised)
     denominator = np.fmin(freedom + prior.prior_freedom, np.sum(np.isfinite(freedom)) * (n - p))
     f = change / (p - q) / prior.variance
     p_value = upper_tail(np.maximum(f, 0.0), p - q, denominator)
@@ -227,29 +238,51 @@ def f_tests(
     return Quasi(f, p_value, p - q, denominator, residual, freedom, prior, failed == 1)
 
 
+def _squeezed(
+    deviance: Float[np.ndarray, "g"], freedom: Float[np.ndarray, "g"], given: Given
+) -> Moderated:
+    """Variances s² squeezed towards their curve."""
+    if np.sum(freedom > 0) < 2:
+        msg = (
+            "quasi-likelihood tests need two genes with residual degrees of freedom at least; use "
+            "likelihood-ratio tests"
+        )
+        raise InputError(msg)
+    nothing = 0.0 * freedom  # NaN of genes without a fit
+    variance = np.divide(np.maximum(deviance, 0.0), freedom, out=nothing, where=freedom > 0)
+    some = given.of_prior
+    if some is not None and np.sum(freedom[some] > 0) < 2:
+        some = None
+    return squeeze(variance, np.nan_to_num(freedom), given.covariate, some)
+
+
 class _Full(NamedTuple):
     """Fit of the full design to the genes of a part."""
 
     fit: Fit
     deviance: Float[np.ndarray, "k"]
     freedom: Float[np.ndarray, "k"]
+    large: Float[np.ndarray, "k"]
+    """Rows with ten counts."""
 
 
-def _full(
-    part: Part, alpha: Float[np.ndarray, "k"], n: int, start: Float[np.ndarray, "k p"] | None
-) -> _Full:
+def _full(part: Part, given: Given, n: int) -> _Full:
     """Coefficients, deviance, and its degrees of freedom (edgeR R/residDF.R)."""
-    cohort, genes = part.cohort, part.at
-    fit = _maximum(cohort, _start(cohort, genes, start), alpha, genes)
-    distance = Ask(deviance, (fit.theta, alpha, 0.0 * alpha), genes=genes)
-    found, exact = cohort.sums(distance, Ask(zeros, (fit.theta,), genes=genes))
+    cohort, genes, alpha = part.cohort, part.at, given.alpha[part.place]
+    near = None if given.start is None else given.start[part.place]
+    fit = _maximum(cohort, _start(cohort, genes, near), alpha, genes)
+    found, exact, rows = cohort.sums(
+        Ask(deviance, (fit.theta, alpha, 0.0 * alpha), genes=genes),
+        Ask(zeros, (fit.theta,), genes=genes),
+        Ask(large, genes=genes),
+    )
     freedom = np.full(len(genes), float(n - cohort.coefficients))
     freedom[exact.zeros == n] = 0.0
     some = np.flatnonzero((exact.zeros > 0) & (exact.zeros < n))
     if len(some):
         left = cohort.sum(rest, fit.theta[some], genes=genes[some]).normal
         freedom[some] = np.maximum(n - exact.zeros[some] - _rank(left), 0.0)
-    return _Full(fit, found.deviance, freedom)
+    return _Full(fit, found.deviance, freedom, rows.rows)
 
 
 def _start(

@@ -7,7 +7,7 @@ trend of 1,000 genes; ours is that of all, as of its ``varianceStabilizingTransf
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -58,7 +58,7 @@ def sized(cohort: Pooled, method: Method) -> Sized:
         )
         raise InputError(msg)
     counted = cohort.sum(log_counts)
-    new = normalised(cohort, counted, method)
+    new = cast("Pooled", normalised(cohort, counted, method))
     bare = reference(counted, method)
     # Poscounts' own are scaled to a geometric mean of 1.
     scale = (

@@ -75,8 +75,9 @@ class Transform(NamedTuple):
 
     def values(self, cohort: Pooled) -> Float[np.ndarray, "n g"]:
         """Values of rows that have their size factors; not of rlog, which is fitted to them."""
-        by_kind = {"normalised": transforms.counts, "log": transforms.logarithms}
-        fn = by_kind.get(self.kind) or partial(transforms.stabilise, self.of)
+        fn = transforms.logarithms if self.kind == "log" else transforms.counts
+        if isinstance(self.of, Vst):
+            fn = partial(transforms.stabilise, self.of)
         return cohort.collect(fn).value.T
 
     def _places(self, names: pd.Index) -> np.ndarray:

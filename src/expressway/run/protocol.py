@@ -55,6 +55,7 @@ STATISTICS = (
     lrt.level,
     quasi.zeros,
     quasi.rest,
+    quasi.large,
     quasi.narrow,
 )
 CHANGES = (
