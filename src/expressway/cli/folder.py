@@ -217,6 +217,24 @@ def write(
     io.write_json(record, folder / "run.json")
 
 
+def tested_how(stored: Mapping[str, Any]) -> str:
+    """What was tested, in words."""
+    kind, limit = stored["test"]["kind"], float(stored["lfc_threshold"])
+    if kind != "wald":
+        name = {"lrt": "likelihood ratio", "ql": "quasi-likelihood F"}[kind]
+        reduced = stored["test"]["reduced"]
+        return name + (f" against {reduced}" if reduced else "")
+    claims = {
+        "greaterAbs": f"|log2 fold change| > {limit:g}",
+        "greaterAbs2014": f"|log2 fold change| > {limit:g} (2014)",
+        "lessAbs": f"|log2 fold change| < {limit:g}",
+        "greater": f"log2 fold change > {limit:g}",
+        "less": f"log2 fold change < {-limit:g}",
+    }
+    plain = limit == 0 and stored["alternative"].startswith("greaterAbs")
+    return "Wald" if plain else claims[stored["alternative"]]
+
+
 def parse_formats(text: str) -> list[str]:
     """Formats of figures from a text such as "png,pdf".
 
@@ -242,6 +260,7 @@ def _report(
     first = {
         "Design": design["formula"],
         "Contrasts" if len(tested) > 1 else "Contrast": ", ".join(one.name for one in tested),
+        "Test": tested_how(record["tested"]),
         "Samples": f"{record['samples']:,}",
         "Genes": f"{record['genes']:,}",
         "False-discovery rate": f"{record['settings']['alpha']:g}",
@@ -249,7 +268,7 @@ def _report(
     }
     names = ("trend", "prior_variance", "linear_means", "cooks_cutoff")
     told = {*first, "finished", "versions", "samples", "genes", "design", "contrasts", "settings"}
-    told |= {*names, "warnings", "seconds"}
+    told |= {*names, "tested", "warnings", "seconds"}
     return io.Report(
         title="Differential expression: " + ", ".join(one.name for one in tested[:3]),
         facts=first,
@@ -311,6 +330,7 @@ def _record(
         "prior_variance": stored["prior_variance"],
         "linear_means": stored["linear_means"],
         "cooks_cutoff": stored["cooks_cutoff"],
+        "tested": {name: stored[name] for name in ("test", "lfc_threshold", "alternative")},
         "warnings": stored["warnings"],
         "seconds": seconds(place.clock.seconds, stored["seconds"]),
         "peak_memory_mb": None if memory is None else round(memory, 1),

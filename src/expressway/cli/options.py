@@ -374,8 +374,9 @@ class Output(NamedTuple):
 
 
 def given(brought: Brought) -> dict[str, str]:
-    """What is brought, in words for a record."""
-    return {name: str(value) for name, value in brought._asdict().items() if value is not None}
+    """What is brought, in words for a record; the kind of trend is among the settings."""
+    own = brought if Path(brought.trend).is_file() else brought._replace(trend="")
+    return {name: str(value) for name, value in own._asdict().items() if value}
 
 
 def ranking(rests: Rests) -> Choices | None:

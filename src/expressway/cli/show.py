@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import anndata
 import numpy as np
@@ -14,7 +13,7 @@ from expressway import io
 from expressway.run import Ledger
 
 from .ends import error_console, say
-from .folder import Tested
+from .folder import Tested, tested_how
 
 TOP = 10
 # Columns where there is no terminal to fit: names of genes stay whole.
@@ -38,30 +37,13 @@ def summary(adata: anndata.AnnData, tested: Sequence[Tested], source: str, out: 
     size = f"{adata.n_vars:,} genes x {stored['samples']} samples"
     say(console, f"{source}: {size}, {stored['design']}")
     for one in tested:
-        say(console, f"\n{one.name}{_test(stored)}", "bold")
+        how = tested_how(stored)
+        say(console, f"\n{one.name}{'' if how == 'Wald' else f': {how}'}", "bold")
         _counts(console, one.table, float(stored["settings"]["alpha"]))
         _strongest(console, one.table)
     memory = io.peak_memory()
     at_most = "" if memory is None else f"; at most {memory:,.0f} MB of memory"
     say(console, f"\nresults in {out}{at_most}")
-
-
-def _test(stored: Mapping[str, Any]) -> str:
-    """What was tested, where it is not whether a fold change is 0."""
-    kind, limit = stored["test"]["kind"], float(stored["lfc_threshold"])
-    if kind != "wald":
-        name = {"lrt": "likelihood-ratio test", "ql": "quasi-likelihood F test"}[kind]
-        reduced = stored["test"]["reduced"]
-        return f", {name}" + (f" against {reduced}" if reduced else "")
-    claims = {
-        "greaterAbs": f"|log2 fold change| > {limit:g}",
-        "greaterAbs2014": f"|log2 fold change| > {limit:g} (2014)",
-        "lessAbs": f"|log2 fold change| < {limit:g}",
-        "greater": f"log2 fold change > {limit:g}",
-        "less": f"log2 fold change < {-limit:g}",
-    }
-    plain = limit == 0 and stored["alternative"].startswith("greaterAbs")
-    return "" if plain else f", {claims[stored['alternative']]}"
 
 
 def survival(moved: Mapping[str, pd.DataFrame]) -> None:
