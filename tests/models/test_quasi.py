@@ -182,7 +182,7 @@ def test_variances_of_small_counts_are_not_below_one(fitted):
     free = quasi.f_tests(part, given._replace(enough=0.0), n, keep)
     assert np.all(bounded.prior.variance >= 1)
     assert np.mean(free.prior.variance < 1) > 0.9
-    # Of some 270: 20 are expected at most, and their standard deviation is 4.
+    # .05 and two standard deviations of the share among some 270 genes.
     assert np.mean(bounded.p_value < 0.05) < 0.08
 
 

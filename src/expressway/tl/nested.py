@@ -66,6 +66,8 @@ def ql(
     deviance by degree of freedom, is squeezed towards a curve of mean expression (Lund et al. 2012,
     Statistical Applications in Genetics and Molecular Biology 11:5, article 8), so that the
     uncertainty of a gene's dispersion is in its p-value: for few samples, and for single cells.
+    Genes with fewer than ten normalised counts in most samples are tested cautiously, where edgeR's
+    users leave them out (`models.quasi.quasi_likelihood`).
 
     Parameters
     ----------
@@ -77,7 +79,7 @@ def ql(
     DataFrame
         As of `de`; stat is F. Fold change and standard error are those of `de`'s fit.
         ``varm[f"{key}_quasi"]`` has each gene's deviance, df_residual, variance_prior, variance
-        (posterior) and df_total (of F's denominator); ``uns[key]["test"]`` the prior's df.
+        (posterior; F's denominator) and df_total (of it); ``uns[key]["test"]`` the prior's df.
 
     Raises
     ------
