@@ -191,9 +191,8 @@ def _size_factors(
     if name not in adata.obs:
         message = f"{owner}.obs has no column {name!r}; its columns are {_listed(adata.obs)}"
         raise InputError(message)
-    sizes = pd.to_numeric(pd.Series(adata.obs[name]).astype(object), errors="coerce").to_numpy(
-        float
-    )
+    column = pd.Series(adata.obs[name]).astype(object)
+    sizes = np.asarray(pd.to_numeric(column, errors="coerce"), dtype=float)
     bad = np.flatnonzero(~((sizes > 0) & np.isfinite(sizes)))
     if len(bad):
         sample = adata.obs_names[bad[0]]

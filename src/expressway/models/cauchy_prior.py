@@ -128,7 +128,11 @@ def shrunken(
     gene = fit.gene
     found = [
         modes(
-            Start(gene.beta[one.place], gene.covariance[one.place], gene.dispersion[one.place]),
+            Start(
+                gene.beta[one.place],
+                np.asarray(gene.covariance[one.place]),
+                gene.dispersion[one.place],
+            ),
             one,
             contrast,
             prior,

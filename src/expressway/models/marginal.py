@@ -199,15 +199,16 @@ def _looked(sums: Score, theta: Float[np.ndarray, "m p"], wide: float) -> _Looke
     """Sums of `nb.likelihood` at points, with the other coefficients' prior."""
     q = theta.shape[1] - 1
     gradient = sums.gradient[:, 1:] + wide * theta[:, 1:]
-    cross = sums.info[:, 1:, 0]
-    inner = sums.info[:, 1:, 1:] + wide * np.eye(q)
+    info = np.asarray(sums.info)
+    cross = info[:, 1:, 0]
+    inner = info[:, 1:, 1:] + wide * np.eye(q)
     solved = np.linalg.solve(inner, np.stack([gradient, cross], axis=-1))
     step, lean = solved[..., 0], solved[..., 1]
     decrement = np.sum(step * gradient, axis=1)
     return _Looked(
         loss=sums.loss + 0.5 * wide * np.sum(theta[:, 1:] ** 2, axis=1) - 0.5 * decrement,
         slope=sums.gradient[:, 0] - np.sum(cross * step, axis=1),
-        curvature=sums.info[:, 0, 0] - np.sum(cross * lean, axis=1),
+        curvature=info[:, 0, 0] - np.sum(cross * lean, axis=1),
         volume=0.5 * np.linalg.slogdet(inner)[1],
         decrement=decrement,
         step=step,

@@ -353,7 +353,7 @@ def _rank(normal: Float[np.ndarray, "k p p"] | Arrow) -> Int[np.ndarray, "k"]:
         )
         border = normal.border - weight @ np.swapaxes(normal.cross, 1, 2)
         return np.sum(there, axis=1) + _independent(border, linear.diagonal(normal.border))
-    return _independent(normal, linear.diagonal(normal))
+    return _independent(np.asarray(normal), linear.diagonal(normal))
 
 
 def _independent(

@@ -90,9 +90,9 @@ def full(cohort: Cohort, genes: Int[np.ndarray, "k"]) -> Bool[np.ndarray, "k"]:
 
 
 def _full(sums: Seen) -> Bool[np.ndarray, "g"]:
-    empty = np.diagonal(sums.heavy, axis1=1, axis2=2) == 0
+    empty = np.diagonal(np.asarray(sums.heavy), axis1=1, axis2=2) == 0
     held = sums.heavy + np.eye(empty.shape[1]) * empty[:, None, :]
-    return _definite(sums.normal) & _definite(held)
+    return _definite(np.asarray(sums.normal)) & _definite(np.asarray(held))
 
 
 def _definite(a: Float[np.ndarray, "g p p"]) -> Bool[np.ndarray, "g"]:

@@ -106,7 +106,7 @@ def de(
     settings, brought = _steps.with_trend(settings, trend)
     _steps.check_settings(settings)
     if test is not None:
-        tested.check_test(**tested.DEFAULTS | test)
+        tested.check_test(**{**tested.DEFAULTS, **test})
     settings = io.chosen(settings, inputs)
     with clock.stage("design"):
         origin = _origin(adata, design, contrast, reference, layer)._replace(inputs=inputs)
