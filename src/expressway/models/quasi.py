@@ -352,7 +352,9 @@ def _rank(normal: Float[np.ndarray, "k p p"] | Arrow) -> Int[np.ndarray, "k"]:
             where=there[:, None],
         )
         border = normal.border - weight @ np.swapaxes(normal.cross, 1, 2)
-        return np.sum(there, axis=1) + _independent(border, linear.diagonal(normal.border))
+        return np.sum(there, axis=1) + _independent(
+            np.asarray(border), linear.diagonal(normal.border)
+        )
     return _independent(np.asarray(normal), linear.diagonal(normal))
 
 
