@@ -162,7 +162,8 @@ def looped_profile(mu, s):
             curvature[g] -= rows * (
                 r * (first - log) + r * r * second + w - a * m * (y - m) / (1 + a * m) ** 2
             )
-            weights[:, i, g] = rows * np.array([w, -a * w**2, -a * w**2 + 2 * a**2 * w**3])
+            inside = s.weight[i] * (precision[i, g] > 0.01)  # rows of some weight
+            weights[:, i, g] = inside * np.array([w, -a * w**2, -a * w**2 + 2 * a**2 * w**3])
     return loss, slope, curvature, *(outer_sum(w, s) for w in weights)
 
 
@@ -175,7 +176,7 @@ def looped_profile_linear(s):
 
 
 def looped_moments(s):
-    offset, _ = full(s)
+    offset, precision = full(s)
     mean, inverse, cross = np.zeros(G), np.zeros(G), np.zeros((G, P, P))
     linear, log, total = np.zeros((3, G, P))
     positive = np.zeros((G, P + 1, P + 1))
@@ -183,30 +184,30 @@ def looped_moments(s):
         for g in range(G):
             w, x, size = s.weight[i], s.x[i], np.exp(offset[i, g])
             q = w * s.y[i, g] / size
-            mean[g] += q
+            mean[g] += precision[i, g] * q
             inverse[g] += w / size
             cross[g] += w * np.outer(x, x)
             linear[g] += q * x
             log[g] += w * np.log(s.y[i, g] / size + 0.1) * x
             z = np.append(1.0, x)
-            positive[g] += (w * np.outer(z, z)) if s.y[i, g] > 0 else 0.0
+            positive[g] += (w * np.outer(z, z)) if s.y[i, g] * precision[i, g] > 0 else 0.0
             total[g] += w * x
     return mean, inverse, cross, linear, log, positive, total
 
 
 def looped_spread(s):
-    offset, _ = full(s)
+    offset, precision = full(s)
     square, excess = np.zeros((2, G))
     for i in range(N):
         for g in range(G):
             q, m = s.y[i, g] / np.exp(offset[i, g]), max(1.0, s.x[i] @ LINEAR.beta[g])
-            square[g] += s.weight[i] * (q - CENTER[g]) ** 2
+            square[g] += s.weight[i] * (precision[i, g] * q - CENTER[g]) ** 2
             excess[g] += s.weight[i] * ((q - m) ** 2 - m) / m**2
     return square, excess
 
 
 def looped_flags(s):
-    offset, _ = full(s)
+    offset, precision = full(s)
     counts = np.zeros((3, G))
     groups = cells(ALL_ROWS)
     for i in range(N):
@@ -215,7 +216,7 @@ def looped_flags(s):
         for g in range(G):
             mu = np.exp(offset[i, g] + x @ BETA[g])
             m = max(mu, 0.5)
-            hat = m / (1 + ALPHA[g] * m) * x @ FITTED.inverse[g] @ x
+            hat = precision[i, g] * m / (1 + ALPHA[g] * m) * x @ FITTED.inverse[g] @ x
             variance = mu + FITTED.robust[g] * mu**2
             cook = (s.y[i, g] - mu) ** 2 / variance / P * hat / (1 - hat) ** 2
             if s.weight[i] > 0 and cook > CUTOFF:
