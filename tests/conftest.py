@@ -4,23 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # Workers are as many as cores: threads of linear algebra would wait for each other.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Tests compile thousands of functions and run each once or twice, so XLA optimises none, and takes
-# its older emitters of loops: a quarter of the time. `XLA_FLAGS= pytest` has it do all its work.
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-)
-
 import jax
 import pytest
-
-import typed
+from jaxtyping import install_import_hook
 
 # Before anything imports the package: shapes and types of every call are checked in tests.
-typed.install()
+install_import_hook("expressway", "beartype.beartype")
 
 from expressway.core import cohort, solve  # noqa: E402
 

@@ -194,7 +194,8 @@ def test_the_folder_has_the_figures_and_the_report(fitted, formats, tmp_path, mo
     clock = io.Clock()
     tl.contrast(fitted, SPECS[0])  # a command has just tested the first one
     tested = folder.tables(fitted, SPECS, clock)
-    folder.write(fitted, tested, tmp_path, clock, {"input": {}}, formats=formats, report=True)
+    place = folder.Place(tmp_path, clock, "csv", formats, True)
+    folder.write(fitted, tested, place, {"input": {}})
     each = ("counts", "heatmap", "ma", "p_values", "volcano")
     expected = {"cooks", "dispersion", "pca", "sample_distances"}
     expected |= {f"{name}{one.suffix}" for name in each for one in tested}

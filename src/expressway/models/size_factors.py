@@ -98,7 +98,9 @@ def normalise(
         If a sample has no count in any gene that is used.
     """
     used = np.flatnonzero(np.isfinite(log_reference))
-    brought = np.asarray(s.offset) - log_mean[None]
+    # One offset a row is an earlier size factor: it is found anew.
+    matrix = s.offset.shape[1] > 1
+    brought = np.asarray(s.offset) - log_mean[None] if matrix else np.zeros((len(s.y), 1))
     size = np.empty((s.y.shape[0], 1))
     for i, row in enumerate(np.asarray(s.y)):
         counts = row[used].astype(float)  # the logarithm of a narrower type is not a double
@@ -107,7 +109,7 @@ def normalise(
             msg = "a sample has no counts in the genes used for size factors; leave it out"
             raise InputError(msg)
         log = np.log(counts[positive]) - log_reference[used][positive]
-        if brought.shape[1] > 1:
+        if matrix:
             log = log - brought[i, used][positive]
         size[i] = np.median(log)
     return {"offset": brought + size}
