@@ -12,8 +12,11 @@ import expressway as ew
 README = Path(__file__).parents[1] / "README.md"
 
 
-def blocks():
-    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+def block(text):
+    """The README's one block of Python with that text in it."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    (found,) = [block for block in blocks if text in block]
+    return found
 
 
 def test_first_analysis(tmp_path, monkeypatch):
@@ -26,11 +29,13 @@ def test_first_analysis(tmp_path, monkeypatch):
     obs.to_csv(tmp_path / "samples.csv")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec(blocks()[0], names)
+    exec(block("read_counts"), names)
     assert len(names["table"]) == len(names["other"]) == 200
     assert (tmp_path / "volcano.png").stat().st_size > 0
     again = ew.get.de(anndata.read_h5ad("airway.h5ad"))
     pd.testing.assert_series_equal(again["p_value"], names["other"]["p_value"])
+    exec(block("tl.lrt"), names)
+    assert names["adata"].layers["vst"].shape == (8, 200)
 
 
 def test_screen():
@@ -39,7 +44,7 @@ def test_screen():
     screen.obs["perturbation"] = ["control", "one"] * 4
     screen.obs["batch"] = list("aabb") * 2
     names = {"screen": screen, "ew": ew}
-    exec(blocks()[1], names)
+    exec(block("tl.contrasts"), names)
     assert names["each"].shape == (1, 200)
 
 
@@ -47,16 +52,15 @@ def test_any_fit():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(30, 2))
     names = {"x": x, "y": x[:, 0] + rng.normal(size=30)}
-    (block,) = [block for block in blocks() if "ew.implicit" in block]
-    exec(block, names)
+    exec(block("ew.implicit"), names)
     assert names["series"].order == 4
 
 
 def test_page_of_the_engine():
     page = (README.parent / "docs" / "sensitivity.md").read_text(encoding="utf-8")
     names: dict = {}
-    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-        exec(block, names)
+    for lines in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(lines, names)
     assert names["series"].trust(names["stronger"]).trusted
     predicted, exact = names["prediction"]["slope"], names["exact"].theta["slope"]
     np.testing.assert_allclose(predicted, exact, atol=1e-5)
@@ -67,8 +71,8 @@ def test_page_of_the_engine():
 def test_page_of_draws():
     page = (README.parent / "docs" / "draws.md").read_text(encoding="utf-8")
     names: dict = {}
-    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-        exec(block, names)
+    for lines in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(lines, names)
     assert names["draws"].theta["slope"].shape == (1000, 3)
     assert names["net_draws"].certified
     assert names["net_draws"].damping == 1.0
@@ -83,7 +87,7 @@ def test_influence():
     adata.obs["cell"] = list("aabb") * 2
     ew.tl.de(adata, "~ cell + dex")
     names = {"adata": adata, "ew": ew}
-    exec(blocks()[2], names)
+    exec(block("tl.influence"), names)
     assert names["moved"].shape == (8, 200)
 
 
@@ -91,12 +95,11 @@ def test_time_courses(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     adata = ew.datasets.simulate_timecourse(genes=60, clusters=5)
     names: dict = {"adata": adata, "ew": ew}
-    (block,) = [block for block in blocks() if "tl.timecourse" in block]
-    exec(block, names)
+    exec(block("tl.timecourse"), names)
     assert names["found"].chosen in range(4, 9)
     page = (README.parent / "docs" / "timecourse.md").read_text(encoding="utf-8")
-    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-        exec(block, names)
+    for lines in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(lines, names)
     assert names["without"].trusted
     assert (tmp_path / "fit.npz").exists()
 
@@ -105,13 +108,12 @@ def test_clusters(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = (README.parent / "docs" / "clustering.md").read_text(encoding="utf-8")
     names: dict = {"ew": ew}
-    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-        exec(block.replace("genes=200, cells=100", "genes=60, cells=80"), names)
+    for lines in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(lines.replace("genes=200, cells=100", "genes=60, cells=80"), names)
     assert (tmp_path / "fit.npz").exists()
     assert names["moved"].prior.notna().all(axis=None)
     names["adata"].obs = names["adata"].obs.drop(columns="size_factor")
-    (block,) = [block for block in blocks() if "tl.cluster" in block]
-    exec(block, names)
+    exec(block("tl.cluster"), names)
     assert len(names["found"].modules()) == 60
 
 
@@ -125,8 +127,8 @@ def test_guide_to_sites():
     adata.obs["gender"] = adata.obs["condition"].map(sexes).astype(str)
     sites = {name: adata[adata.obs["study"] == name] for name in studies.values()}
     guide = (README.parent / "docs" / "federated.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    (lines,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
     names: dict = {"sites": sites}
-    exec(block, names)
+    exec(lines, names)
     assert len(names["run"].table) == len(names["other"]) == 100
     assert names["run"].disclosure["round"].max() == names["run"].rounds

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from expressway import datasets, io, tl
 from expressway.cli import app, each_folder
+from expressway.cli.folder import Place
 
 
 @pytest.fixture
@@ -49,7 +50,8 @@ def test_from_cells_to_a_folder_a_type(cells, tmp_path):
     found = tl.de_each(bulk, "cell_type", "~ condition")
     folder = tmp_path / "results"
     with io.written_folder(folder) as scratch:
-        each_folder.write_each(bulk, found, scratch, io.Clock(), {"input": {"counts": str(out)}})
+        place = Place(scratch, io.Clock())
+        each_folder.write_each(bulk, found, place, {"input": {"counts": str(out)}})
     names = ["groups.csv", "results_B_cells.csv", "results_T_cells.csv", "run.json"]
     assert sorted(path.name for path in folder.iterdir()) == names
     record = json.loads((folder / "run.json").read_text())

@@ -110,8 +110,9 @@ def test_draws():
     assert one.steps > 20
     assert one.divergences <= 2  # of 20; a density with a mistake in its slope has many
     np.testing.assert_array_equal(one.draws.eta, again.draws.eta)
-    # Levels are 20 standard errors apart.
-    np.testing.assert_array_equal(one.draws.labels(0), [1, 1, 1, 1, 2, 2, 2, 2])
+    # Levels are 20 standard errors apart; twenty draws may split one of them.
+    labels = one.draws.labels(0)
+    assert set(labels[:4]).isdisjoint(labels[4:])
 
 
 @pytest.mark.parametrize(

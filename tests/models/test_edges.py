@@ -157,7 +157,8 @@ def test_every_word_is_used(fitted):
     f = fitted("no_intercept")
     assert set().union(*(r.status for r in f.results)) <= set(MEANINGS)
     made = no_counts() | not_converged(f)
-    assert words | made == set(MEANINGS)
+    # What `tests/models/test_inputs.py` has: a gene whose weights leave no counts.
+    assert words | made | {"weights"} == set(MEANINGS)
 
 
 def no_counts() -> set[str]:

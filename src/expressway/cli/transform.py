@@ -1,7 +1,5 @@
 """`expressway transform`: counts made fit for figures and other methods, in one file."""
 
-import gzip
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -179,14 +177,9 @@ def _fit(
 def _write(adata: anndata.AnnData, kind: Kind, out: Path) -> None:
     """Write a file that is there whole or not at all."""
     with tempfile.TemporaryDirectory(prefix=".expressway-", dir=out.absolute().parent) as scratch:
-        part = Path(scratch) / "result"
+        part = Path(scratch) / out.name.lower()
         if out.name.lower().endswith(".h5ad"):
             adata.write_h5ad(part)
         else:
             io.write_table(adata.to_df(layer=kind).T.rename_axis("gene"), part)
-        if out.name.lower().endswith(".gz"):
-            packed = part.with_name("packed")
-            with part.open("rb") as plain, gzip.open(packed, "wb", compresslevel=6) as file:
-                shutil.copyfileobj(plain, file)
-            part = packed
         part.replace(out)

@@ -72,7 +72,7 @@ def joint(theta: Float[Array, "g q"], hyper: None, s: Samples) -> Joint:  # noqa
         info=weighted_crossproduct(rows * mu * (1.0 + alpha * s.y) * over**2, s.x),
         cross=(rows * alpha * mu * left * over).T @ s.x,
         curvature=at.curvature,
-        fisher=at.info,
+        fisher=weighted_crossproduct(rows * mu * over, s.x),
     )
 
 
