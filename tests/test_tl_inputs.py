@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from expressway import _steps, _store, federated, get, io, tl
+from expressway import _rows, _store, federated, get, io, tl
 from expressway.models import deseq
 
 DESIGN = "~ condition"
@@ -50,7 +50,7 @@ def test_a_stored_analysis_finds_its_rows_again(fitted, tmp_path):
     assert fit.weighted
     assert fit.settings.size_factors == "ratio"
     sizes = _store.log_sizes(read, "de")
-    cohort = _steps.cohort(read, origin.coded, None, sizes, origin.inputs)
+    cohort = _rows.cohort(read, origin.coded, None, sizes, origin.inputs)
     rows = cohort.rows
     w, length = read.layers["weight"], np.log(read.layers["length"])
     np.testing.assert_allclose(rows.precision, w / w.max(axis=0), rtol=1e-15)

@@ -9,7 +9,7 @@ import pandas as pd
 from expressway import io
 from expressway.models.trend import Trend, stored
 
-from . import _steps, _store
+from . import _rows, _store
 
 
 def de(adata: anndata.AnnData, *, key: str = "de") -> pd.DataFrame:
@@ -49,11 +49,11 @@ def normalised(adata: anndata.AnnData, *, key: str = "de") -> pd.DataFrame:
         No analysis is stored there, samples or counts are not there or changed since.
     """
     _, origin = _store.load_fit(adata, key)
-    cohort = _steps.cohort(
+    cohort = _rows.cohort(
         adata, origin.coded, origin.layer, _store.log_sizes(adata, key), origin.inputs
     )
     index = pd.Index(adata.obs_names, name="sample")
-    return pd.DataFrame(_steps.normalised(cohort), index, pd.Index(adata.var_names, name="gene"))
+    return pd.DataFrame(_rows.normalised(cohort), index, pd.Index(adata.var_names, name="gene"))
 
 
 def trend(adata: anndata.AnnData, *, key: str = "de") -> Trend:

@@ -15,7 +15,7 @@ from expressway.models.trend import Kind as Trend
 from expressway.models.wald import threshold
 from expressway.tl.tested import check_test
 
-from . import brought, each_folder, ends, folder, options, show
+from . import asked, brought, each_folder, ends, folder, show
 
 # Seconds of a large table.
 _STAGES = {
@@ -41,15 +41,15 @@ class Plan(NamedTuple):
     counts: Path
     samples: Path | None
     design: str
-    contrasts: options.Contrasts
-    tests: options.Tests
-    rests: options.Rests
+    contrasts: asked.Contrasts
+    tests: asked.Tests
+    rests: asked.Rests
     settings: deseq.Settings
-    brought: options.Brought
-    output: options.Output
+    brought: asked.Brought
+    output: asked.Output
 
 
-class _Asked(NamedTuple):
+class _Meant(NamedTuple):
     """What the texts of a plan mean."""
 
     specs: list[ContrastSpec | None]
@@ -78,18 +78,18 @@ def run(plan: Plan) -> None:
     with ends.interruptible() as check, ends.one_line_errors(), ends.shown_warnings():
         io.check_folder(output.out, output.overwrite)
         io.check_table_path(output.out / f"results.{output.tables}")
-        asked = _asked(plan)
+        meant = _meant(plan)
         with ends.progress(_stages(plan), check, quiet=output.quiet) as progress:
             progress.watch("reading")
             with clock.stage("reading"):
-                adata = _read(plan, asked)
+                adata = _read(plan, meant)
             folder.expect_figures()
             if output.within is not None:
-                return _within(plan, asked, adata, clock, progress)
-            found = _found(plan, asked, adata, clock, progress)
+                return _within(plan, meant, adata, clock, progress)
+            found = _found(plan, meant, adata, clock, progress)
             progress.watch("writing")
             with io.written_folder(output.out) as scratch:
-                _write(plan, asked, adata, found, scratch, clock)
+                _write(plan, meant, adata, found, scratch, clock)
                 check()
     show.excess(output.memory)
     if not output.quiet:
@@ -97,7 +97,7 @@ def run(plan: Plan) -> None:
         show.survival(
             {f"{k}.{output.tables}": v for k, v in found.tables.items() if k.startswith("influ")}
         )
-        show.ranked(found.ranked, asked.ranking.top if asked.ranking else 0)
+        show.ranked(found.ranked, meant.ranking.top if meant.ranking else 0)
     return None
 
 
@@ -106,19 +106,19 @@ def _stages(plan: Plan) -> dict[str, float]:
     return {name: share for name, share in _STAGES.items() if left.get(name, True) is not None}
 
 
-def _asked(plan: Plan) -> _Asked:
+def _meant(plan: Plan) -> _Meant:
     """What the texts mean: a mistake in one of them is found before anything is read."""
     check_test(*plan.tests[:4])
     threshold(plan.tests.lfc_threshold, plan.tests.alternative)
-    options.check_within(plan.output, plan.contrasts, plan.tests, plan.rests)
-    kind, own = options.trend(plan.brought.trend)
+    asked.check_within(plan.output, plan.contrasts, plan.tests, plan.rests)
+    kind, own = asked.trend(plan.brought.trend)
     inputs = brought.named(plan.brought)
     settings = plan.settings._replace(trend=cast("Trend", kind))
     io.chosen(settings, inputs)
-    return _Asked(
-        specs=options.specs(plan.contrasts),
-        levels=options.levels(plan.contrasts),
-        ranking=options.ranking(plan.rests),
+    return _Meant(
+        specs=asked.specs(plan.contrasts),
+        levels=asked.levels(plan.contrasts),
+        ranking=asked.ranking(plan.rests),
         formats=folder.parse_formats(plan.output.figures),
         settings=settings,
         trend=own,
@@ -126,19 +126,19 @@ def _asked(plan: Plan) -> _Asked:
     )
 
 
-def _read(plan: Plan, asked: _Asked) -> anndata.AnnData:
+def _read(plan: Plan, meant: _Meant) -> anndata.AnnData:
     """The counts and what else is brought; the sample table is looked at first."""
 
     def check(adata: anndata.AnnData) -> None:
         if plan.output.within is None:
-            each, levels = plan.contrasts.each, asked.levels
+            each, levels = plan.contrasts.each, meant.levels
             tl.check(
                 adata,
                 plan.design,
-                asked.specs,
+                meant.specs,
                 each=each,
                 reference=levels,
-                settings=asked.settings,
+                settings=meant.settings,
             )
 
     if plan.samples is not None and not io.has_samples(plan.counts):
@@ -150,22 +150,22 @@ def _read(plan: Plan, asked: _Asked) -> anndata.AnnData:
 
 
 def _found(
-    plan: Plan, asked: _Asked, adata: anndata.AnnData, clock: io.Clock, progress: ends.Shown
+    plan: Plan, meant: _Meant, adata: anndata.AnnData, clock: io.Clock, progress: ends.Shown
 ) -> _Found:
     """The fit, and all that is asked of it."""
     tl.de(
         adata,
         plan.design,
-        asked.specs[0],
-        reference=asked.levels,
-        inputs=asked.inputs,
-        settings=asked.settings,
-        trend=asked.trend,
+        meant.specs[0],
+        reference=meant.levels,
+        inputs=meant.inputs,
+        settings=meant.settings,
+        trend=meant.trend,
         memory=plan.output.memory,
         watch=progress.watch,
         tell=progress.tell,
     )
-    tested = folder.tables(adata, asked.specs, clock, _test(plan.tests, adata))
+    tested = folder.tables(adata, meant.specs, clock, _test(plan.tests, adata))
     every = folder.every(adata, plan.contrasts.each, clock)
     kind, tables = plan.tests.shrink, {}
     if kind is not None:
@@ -173,12 +173,12 @@ def _found(
         tables |= folder.shrunken(tested, lambda spec: tl.shrink(adata, spec, kind=kind), clock)
     if plan.rests.influence is not None:
         progress.watch("influence")
-    tables |= folder.influences(adata, asked.specs, tested, plan.rests.influence, clock)
-    return _Found(tested, every, tables, folder.intervals(adata, tested, asked.ranking, clock))
+    tables |= folder.influences(adata, meant.specs, tested, plan.rests.influence, clock)
+    return _Found(tested, every, tables, folder.intervals(adata, tested, meant.ranking, clock))
 
 
 def _test(
-    tests: options.Tests, adata: anndata.AnnData
+    tests: asked.Tests, adata: anndata.AnnData
 ) -> Callable[[ContrastSpec | None], pd.DataFrame] | None:
     """What tests a contrast; None where `tl.de` has done so."""
     if tests.kind == "wald" and not tests.lfc_threshold and tests.alternative == "greaterAbs":
@@ -186,35 +186,35 @@ def _test(
     return lambda spec: tl.test(adata, spec, **_how(tests))
 
 
-def _place(plan: Plan, asked: _Asked, scratch: Path, clock: io.Clock) -> folder.Place:
-    return folder.Place(scratch, clock, plan.output.tables, asked.formats, plan.output.report)
+def _place(plan: Plan, meant: _Meant, scratch: Path, clock: io.Clock) -> folder.Place:
+    return folder.Place(scratch, clock, plan.output.tables, meant.formats, plan.output.report)
 
 
 def _record(plan: Plan) -> dict[str, Any]:
     """What is recorded of the options."""
     files = {"counts": str(plan.counts), "samples": plan.samples and str(plan.samples)}
-    return {"input": files | options.given(plan.brought), "test": plan.tests._asdict()}
+    return {"input": files | asked.given(plan.brought), "test": plan.tests._asdict()}
 
 
 def _write(
     plan: Plan,
-    asked: _Asked,
+    meant: _Meant,
     adata: anndata.AnnData,
     found: _Found,
     scratch: Path,
     clock: io.Clock,
 ) -> None:
     """Write everything, the record of the files last."""
-    place = _place(plan, asked, scratch, clock)
+    place = _place(plan, meant, scratch, clock)
     folder.write_every(found.every, place)
     for name, table in found.tables.items():
         place.write(table, name)
-    folder.write_intervals(found.ranked, asked.ranking, place)
+    folder.write_intervals(found.ranked, meant.ranking, place)
     folder.write(adata, found.tested, place, _record(plan))
 
 
 def _within(
-    plan: Plan, asked: _Asked, adata: anndata.AnnData, clock: io.Clock, progress: ends.Shown
+    plan: Plan, meant: _Meant, adata: anndata.AnnData, clock: io.Clock, progress: ends.Shown
 ) -> None:
     """An analysis for each value of a column."""
     output = plan.output
@@ -222,23 +222,23 @@ def _within(
         adata,
         str(output.within),
         plan.design,
-        asked.specs[0],
-        reference=asked.levels,
-        inputs=asked.inputs,
-        settings=asked.settings,
-        trend=asked.trend,
+        meant.specs[0],
+        reference=meant.levels,
+        inputs=meant.inputs,
+        settings=meant.settings,
+        trend=meant.trend,
         watch=progress.watch,
         tell=progress.tell,
         test=_how(plan.tests),
     )
     progress.watch("writing")
     with io.written_folder(output.out) as scratch:
-        each_folder.write_each(adata, found, _place(plan, asked, scratch, clock), _record(plan))
+        each_folder.write_each(adata, found, _place(plan, meant, scratch, clock), _record(plan))
     if not output.quiet:
         each_folder.show_each(found, plan.counts.name, output.out)
 
 
-def _how(tests: options.Tests) -> dict[str, Any]:
+def _how(tests: asked.Tests) -> dict[str, Any]:
     """The test, as `tl.test` is told of it."""
     return {
         "kind": tests.kind,

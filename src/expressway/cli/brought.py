@@ -6,7 +6,7 @@ import anndata
 
 from expressway import io
 
-from .options import Brought
+from .asked import Brought
 
 # Names of the columns and layers that files become.
 _CONTROLS, _OFFSETS, _WEIGHTS = "control genes", "offsets", "weights"

@@ -1,13 +1,8 @@
 """`expressway de`: from a table of counts to a folder of results."""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from expressway.models import deseq
 
-from . import analysis, options
+from . import analysis, asked, options
 
 EXAMPLE = """\b
 Example:
@@ -17,24 +12,8 @@ Example:
 
 
 def de(
-    counts: Annotated[
-        Path,
-        typer.Argument(
-            metavar="COUNTS",
-            help="Counts, genes x samples or samples x genes: csv, tsv (.gz), Matrix Market, h5ad, "
-            "zarr.",
-            show_default=False,
-        ),
-    ],
-    samples: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="SAMPLES",
-            help="Sample table, csv or tsv (.gz), names in its first column. "
-            "h5ad and zarr can do without.",
-            show_default=False,
-        ),
-    ] = None,
+    counts: options.Counts,
+    samples: options.Samples = None,
     *,
     design: options.Design,
     out: options.Out,
@@ -92,11 +71,11 @@ def de(
         alpha=alpha,
         keep_if_larger=not no_keep_larger,
     )
-    asked = options.Contrasts(contrast, groups, plus, minus, also, each, reference)
-    tests = options.Tests(test, reduced, lfc_threshold, alternative, shrink)
-    rests = options.Rests(influence, intervals, top, draws)
-    brought = options.Brought(size_factors_column, control_genes, offsets, weights, trend)
-    output = options.Output(out, within, figures, report, tables, memory, quiet, overwrite)
+    contrasts = asked.Contrasts(contrast, groups, plus, minus, also, each, reference)
+    tests = asked.Tests(test, reduced, lfc_threshold, alternative, shrink)
+    rests = asked.Rests(influence, intervals, top, draws)
+    brought = asked.Brought(size_factors_column, control_genes, offsets, weights, trend)
+    output = asked.Output(out, within, figures, report, tables, memory, quiet, overwrite)
     analysis.run(
-        analysis.Plan(counts, samples, design, asked, tests, rests, settings, brought, output)
+        analysis.Plan(counts, samples, design, contrasts, tests, rests, settings, brought, output)
     )

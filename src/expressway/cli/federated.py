@@ -14,7 +14,7 @@ from expressway.models import deseq, shrinkage
 from expressway.models.trend import Kind as Trend
 from expressway.tl.tested import check_test
 
-from . import brought, ends, folder, options, show
+from . import asked, brought, ends, folder, options, show
 
 EXAMPLE = """\b
 Example:
@@ -102,9 +102,9 @@ def simulate(
     for other contrasts, disclosure.csv with every total that left a site) and, in sites/NAME,
     what stays there.
     """
-    asked = options.Contrasts(contrast, groups, plus, minus, also, reference=reference)
-    tests = options.Tests(test, reduced, lfc_threshold, alternative, shrink)
-    files = options.Brought(size_factors_column, control_genes, offsets, weights, trend)
+    contrasts = asked.Contrasts(contrast, groups, plus, minus, also, reference=reference)
+    tests = asked.Tests(test, reduced, lfc_threshold, alternative, shrink)
+    files = asked.Brought(size_factors_column, control_genes, offsets, weights, trend)
     rules = federated.Rules(min_sites, min_samples, common_genes)
     stages, clock = out.with_name(f"{out.name}.stages"), io.Clock()
     checkpoints: list[run.Checkpoint] = []
@@ -122,7 +122,7 @@ def simulate(
         io.check_folder(out, overwrite)
         io.check_table_path(out / f"results.{tables}")
         check_test(*tests[:4])
-        kind, own = options.trend(trend)
+        kind, own = asked.trend(trend)
         settings = deseq.Settings(
             size_factors=size_factors,
             trend=cast("Trend", kind),
@@ -132,7 +132,7 @@ def simulate(
             independent_filtering=not no_filter,
             alpha=alpha,
         )
-        specs, formats = options.specs(asked), folder.parse_formats(figures)
+        specs, formats = asked.specs(contrasts), folder.parse_formats(figures)
         with ends.progress(dict.fromkeys(_STAGES, 1.0), check, quiet=quiet) as progress:
             watch = progress.watch
             watch("reading")
@@ -145,7 +145,7 @@ def simulate(
                 adatas,
                 design,
                 specs[0],
-                reference=options.levels(asked),
+                reference=asked.levels(contrasts),
                 inputs=brought.named(files),
                 settings=settings,
                 trend=own,
@@ -167,7 +167,7 @@ def simulate(
                 place.write(done.cells, "cells")
                 done.adata.write_h5ad(scratch / "fit.h5ad")
                 record = _record(done, sites, rules) | {"test": tests._asdict()}
-                record["input"] |= options.given(files)
+                record["input"] |= asked.given(files)
                 folder.write(done.adata, tested, place, record)
                 check()
         for checkpoint in checkpoints:
@@ -178,7 +178,7 @@ def simulate(
 
 
 def _test(
-    done: federated.Run, tests: options.Tests
+    done: federated.Run, tests: asked.Tests
 ) -> Callable[[ContrastSpec | None], pd.DataFrame] | None:
     """What tests a contrast, by more rounds where the test needs them."""
     kind, reduced, threshold, alternative, _ = tests

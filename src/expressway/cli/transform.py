@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import anndata
 import typer
@@ -10,10 +10,9 @@ from rich.console import Console
 
 from expressway import io, pp
 from expressway.models import deseq
-from expressway.models.trend import Kind as Trend
 from expressway.pp.fitted import Kind
 
-from . import ends, options
+from . import asked, ends, options
 
 EXAMPLE = """\b
 Example:
@@ -25,24 +24,8 @@ _SUFFIXES = (".csv", ".csv.gz", ".h5ad")
 
 
 def transform(
-    counts: Annotated[
-        Path,
-        typer.Argument(
-            metavar="COUNTS",
-            help="Counts, genes x samples or samples x genes: csv, tsv (.gz), Matrix Market, h5ad, "
-            "zarr.",
-            show_default=False,
-        ),
-    ],
-    samples: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="SAMPLES",
-            help="Sample table, csv or tsv (.gz), names in its first column. "
-            "h5ad and zarr can do without.",
-            show_default=False,
-        ),
-    ] = None,
+    counts: options.Counts,
+    samples: options.Samples = None,
     *,
     out: Annotated[
         Path,
@@ -100,13 +83,16 @@ def transform(
         if save is not None:
             _check_file(save, (".json",), overwrite)
         fitted = None if use is None else _to_use(use, choices, save)
+        known, nodes = (None, None) if trend is None else asked.trend(trend)
         with ends.progress(_STAGES, check, quiet=quiet) as progress:
             progress.watch("reading")
             adata = io.read_counts(counts, samples)
             progress.watch("transforming")
             if fitted is None:
                 settings = deseq.Settings(size_factors=size_factors)
-                fitted = _fit(adata, kind or "vst", design, _trend(trend), settings)
+                fitted = _fit(
+                    adata, kind or "vst", design, known if nodes is None else nodes, settings
+                )
             else:
                 fitted.apply(adata)
             progress.watch("writing")
@@ -136,28 +122,13 @@ def _check_file(path: Path, suffixes: tuple[str, ...], overwrite: bool) -> None:
 
 def _to_use(use: Path, choices: dict[str, str | None], save: Path | None) -> pp.Transform:
     """What was fitted before; nothing else may be asked of it."""
-    asked = [name for name, value in choices.items() if value is not None]
+    named = [name for name, value in choices.items() if value is not None]
     if save is not None:
-        asked.append("--save")
-    if asked:
-        msg = f"{asked[0]} goes with a transformation that is fitted; leave it out, or --use"
+        named.append("--save")
+    if named:
+        msg = f"{named[0]} goes with a transformation that is fitted; leave it out, or --use"
         raise io.InputError(msg)
     return pp.load_transform(use)
-
-
-def _trend(text: str | None) -> Any:
-    """A kind of trend, or the nodes in a file."""
-    if text is None or text in get_args(Trend):
-        return text
-    path = Path(text)
-    if not path.is_file():
-        msg = f"--trend {text}: needs parametric, local, mean or a csv of means and dispersions"
-        raise io.InputError(msg)
-    table = io.read_samples(path).reset_index()
-    if set(table.columns) != {"mean", "dispersion"}:
-        msg = f"{path} has the columns {', '.join(map(str, table))}; needed: mean, dispersion"
-        raise io.InputError(msg)
-    return table
 
 
 def _fit(

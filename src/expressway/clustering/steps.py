@@ -7,7 +7,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from expressway import _steps, io
+from expressway import _rows, io
 from expressway._types import Float, Int
 from expressway.core.cohort import Pooled, samples
 from expressway.models import along, nb, robust_sites, size_factors
@@ -274,7 +274,7 @@ def dense(adata: anndata.AnnData, layer: str | None) -> Float[np.ndarray, "n g"]
     InputError
         They are no counts, or there are none.
     """
-    table = _steps.counts(adata, layer)
+    table = _rows.counts(adata, layer)
     y = np.asarray(table if isinstance(table, np.ndarray) else table.rows(0, adata.n_obs), float)
     if not y.size or not np.any(y):
         msg = "every count is zero: there is nothing to cluster; check the count table"

@@ -1,13 +1,8 @@
 """Counts, expression and sample tables from files."""
 
-import csv
-import gzip
 import sys
 import warnings
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from io import TextIOWrapper
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -24,11 +19,8 @@ from expressway._errors import InputError
 from .check import MISSING, Counts, as_expression, check_counts, check_labels, refuse_repeats, some
 from .choose import chosen
 from .load import on_disk
+from .text import open_text, read_delimited, reading
 
-# The first of these that occurs in the header counts
-_CSV_DELIMITERS, _DELIMITERS = ",\t;", "\t,;"
-# Counts of a text file in one part: what the parser holds is several times as large.
-_PART = 2**22
 _ANNDATA = (".h5ad", ".zarr")
 _MTX_ROWS = ("features.tsv", "genes.tsv", "rows.txt")
 _MTX_COLUMNS = ("barcodes.tsv", "cols.txt")
@@ -137,7 +129,7 @@ def read_samples(path: str | Path) -> pd.DataFrame:
         It cannot be read, or a name occurs twice.
     """
     path = Path(path)
-    table = next(_read_delimited(path, MISSING, sys.maxsize))
+    table = next(read_delimited(path, MISSING, sys.maxsize))
     refuse_repeats("sample", table.index, str(path))
     refuse_repeats("column", table.columns, str(path))
     return table
@@ -191,84 +183,9 @@ def _checked_counts(x: Counts, genes: pd.Index, samples: pd.Index, where: str) -
     return x
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong while `path` is read into one line that names it."""
-    try:
-        yield
-    except InputError:
-        raise
-    except FileNotFoundError as error:
-        message = f"{path}: no such file"
-        raise InputError(message) from error
-    except pd.errors.EmptyDataError as error:
-        message = f"{path}: no rows below the header"
-        raise InputError(message) from error
-    except UnicodeDecodeError as error:
-        message = f"{path}: not a text file; give csv, tsv (or .gz of them), .mtx or .h5ad"
-        raise InputError(message) from error
-    # AnnData's constructor answers HDF5 files of other programs with a TypeError
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        message = f"{path}: cannot be read: {reason}"
-        raise InputError(message) from error
-
-
-def _open(path: Path) -> TextIOWrapper:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return path.open(encoding="utf-8-sig")
-
-
-def _read_delimited(
-    path: Path, missing: Sequence[str], rows: int | None = None
-) -> Iterator[pd.DataFrame]:
-    """Return a delimited file in parts of some rows, indexed by its first column.
-
-    Names of columns are as they stand.
-    """
-    with _reading(path):
-        with _open(path) as file:
-            line = file.readline().rstrip("\r\n")
-        if not line:
-            message = f"{path}: the file is empty, or its first line is"
-            raise InputError(message)
-        is_csv = path.name.removesuffix(".gz").endswith(".csv")
-        delimiters = _CSV_DELIMITERS if is_csv else _DELIMITERS
-        delimiter = next((found for found in delimiters if found in line), delimiters[0])
-        header = next(csv.reader([line], delimiter=delimiter))
-        parts = pd.read_csv(
-            path,
-            sep=delimiter,
-            header=None,
-            skiprows=1,
-            dtype={0: str},
-            keep_default_na=False,
-            na_values={column: missing for column in range(1, len(header) + 1)},
-            low_memory=False,
-            chunksize=rows or max(1, _PART // len(header)),
-        )
-        with parts:
-            for frame in parts:
-                yield _labelled(frame, header, path)
-
-
-def _labelled(frame: pd.DataFrame, header: list[str], path: Path) -> pd.DataFrame:
-    # R's write.table leaves out the name of the first column
-    if len(header) == frame.shape[1] - 1:
-        header = ["", *header]
-    if len(header) != frame.shape[1]:
-        message = f"{path}: the header has {len(header)} fields, the rows {frame.shape[1]}"
-        raise InputError(message)
-    frame = frame.set_index(0)
-    frame.index.name = header[0] or None
-    frame.columns = pd.Index(header[1:], dtype=object)
-    return frame
-
-
 def _read_text(path: Path, missing: Sequence[str]) -> _Sheet:
     values, rows, columns = [], [], pd.Index([])
-    for frame in _read_delimited(path, missing):
+    for frame in read_delimited(path, missing):
         part, columns = frame.to_numpy(), frame.columns
         if part.dtype.kind == "i" and part.max(initial=0) < 2**31:
             part = part.astype(np.int32)
@@ -278,7 +195,7 @@ def _read_text(path: Path, missing: Sequence[str]) -> _Sheet:
 
 
 def _read_mtx(path: Path) -> _Sheet:
-    with _reading(path):
+    with reading(path):
         stored: Any = scipy.io.mmread(path)
     values = stored if isinstance(stored, np.ndarray) else sp.csr_matrix(stored)
     rows, columns = _read_labels(path, _MTX_ROWS), _read_labels(path, _MTX_COLUMNS)
@@ -305,14 +222,14 @@ def _read_labels(path: Path, names: Sequence[str]) -> pd.Index:
     if found is None:
         message = f"{path}: its labels are missing; put one of {', '.join(names)} beside it"
         raise InputError(message)
-    with _reading(found), _open(found) as file:
+    with reading(found), open_text(found) as file:
         return pd.Index([line.rstrip("\r\n").split("\t")[0] for line in file], dtype=object)
 
 
 def _read_anndata(
     path: Path, samples: Path | None, where: Mapping[str, str], kind: _Kind, *, backed: bool
 ) -> ad.AnnData:
-    with _reading(path), warnings.catch_warnings():
+    with reading(path), warnings.catch_warnings():
         # Old formats and repeated names: the first is harmless, the second refused below.
         warnings.simplefilter("ignore")
         adata = _backed(path, kind.layer) if backed else _whole(path, kind.layer)

@@ -9,7 +9,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from expressway import _steps, io
+from expressway import _rows, io
 from expressway._types import Float
 from expressway.core.cohort import Pooled, samples
 from expressway.io.check import some
@@ -58,7 +58,7 @@ class Transform(NamedTuple):
             in the genes that give size factors.
         """
         place = self._places(adata.var_names)
-        counts = _steps.counts(adata, layer)
+        counts = _rows.counts(adata, layer)
         reference = np.full(adata.n_vars, -np.inf)
         reference[place] = self.log_reference
         bare = Pooled(samples(counts, np.ones((adata.n_obs, 1))))

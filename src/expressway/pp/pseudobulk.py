@@ -8,7 +8,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from expressway import _steps, io
+from expressway import _rows, io
 from expressway._types import Int
 from expressway.io.check import Counts
 from expressway.io.factors import as_category
@@ -64,7 +64,7 @@ def pseudobulk(
     columns = [by] if isinstance(by, str) else list(map(str, by))
     frame = _factors(adata, columns)
     _check_limits(min_cells, min_counts)
-    x: Any = _steps.layer_of(adata, layer)
+    x: Any = _rows.layer_of(adata, layer)
     where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
     if not (isinstance(x, Counts) or io.on_disk(x)):
         msg = f"{where} is {type(x).__name__}; counts must be a NumPy array or a SciPy matrix"

@@ -7,7 +7,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from expressway import _steps, io
+from expressway import _rows, _steps, io
 from expressway.core.cohort import Pooled, samples
 from expressway.models import deseq, transforms
 from expressway.models.cells import groups
@@ -126,7 +126,7 @@ def normalise(
     """
     _steps.check_settings(settings)
     kind: Kind = "log" if log else "normalised"
-    counts = _steps.counts(adata, layer)
+    counts = _rows.counts(adata, layer)
     cohort = Pooled(samples(counts, np.ones((adata.n_obs, 1))))
     sized = transforms.sized(cohort, settings.size_factors)
     genes = tuple(map(str, adata.var_names))
@@ -162,7 +162,7 @@ def _begin(adata: anndata.AnnData, design: str | None, choices: _Choices) -> _Be
         for doubt in coded.warnings:
             logger.warning("%s", doubt)
         matrix = coded.matrix
-    cohort = Pooled(samples(_steps.counts(adata, choices.layer), matrix))
+    cohort = Pooled(samples(_rows.counts(adata, choices.layer), matrix))
     sized = transforms.sized(cohort, settings.size_factors)
     basis = transforms.basis(sized, groups(matrix), settings, given)
     for doubt in _steps.doubts_of(basis.trend, settings.trend):

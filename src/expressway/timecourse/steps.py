@@ -8,7 +8,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from expressway import _steps, io
+from expressway import _rows, io
 from expressway._errors import Unfinished
 from expressway._types import Bool, Float, Int
 from expressway.core.cohort import Cohort, Pooled, samples
@@ -161,12 +161,12 @@ def data(
         They are not what they should be, or more genes are to be held out than there are.
     """
     if counts:
-        table = _steps.counts(adata, layer)
+        table = _rows.counts(adata, layer)
         y = np.asarray(
             table if isinstance(table, np.ndarray) else table.rows(0, adata.n_obs), float
         ).T
     else:
-        y = _steps.expression(adata, layer).T
+        y = _rows.expression(adata, layer).T
         if np.any(np.isinf(y)):
             gene, sample = (int(i[0]) for i in np.nonzero(np.isinf(y)))
             msg = (

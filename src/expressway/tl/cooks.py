@@ -3,7 +3,7 @@
 import anndata
 import pandas as pd
 
-from expressway import _steps, _store
+from expressway import _rows, _steps, _store
 
 
 def cooks(adata: anndata.AnnData, *, key: str = "de") -> pd.DataFrame:
@@ -32,7 +32,7 @@ def cooks(adata: anndata.AnnData, *, key: str = "de") -> pd.DataFrame:
         No analysis is stored there, samples or counts are not there or changed since.
     """
     fit, origin = _store.load_fit(adata, key)
-    cohort = _steps.cohort(
+    cohort = _rows.cohort(
         adata, origin.coded, origin.layer, _store.log_sizes(adata, key), origin.inputs
     )
     index = pd.Index(adata.obs_names, name="sample")

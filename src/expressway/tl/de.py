@@ -8,7 +8,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from expressway import _steps, _store, io
+from expressway import _rows, _steps, _store, io
 from expressway.core.cohort import Cohort, Pooled, Tell, in_silence, samples
 from expressway.io.contrast import ContrastSpec
 from expressway.models import deseq
@@ -116,7 +116,7 @@ def de(
             logger.warning("%s", doubt)
     with clock.stage("counts"):
         limit = io.parse_bytes(memory) if isinstance(memory, str) else memory or np.inf
-        counts = _steps.counts(adata, layer, memory=limit)
+        counts = _rows.counts(adata, layer, memory=limit)
         rows = samples(counts, origin.coded.matrix)
         pooled = Pooled(io.rows_with(rows, adata, inputs, alone=True), tell)
     spread = where(pooled) if where else pooled
@@ -127,7 +127,7 @@ def de(
         table, found = _steps.test(fit, wanted, adata.var_names)
     _store.store_fit(adata, key, fit, origin)
     rows = cast("Pooled", cohort).rows
-    sizes = _steps.log_sizes(adata, np.asarray(rows.offset), inputs)
+    sizes = _rows.log_sizes(adata, np.asarray(rows.offset), inputs)
     _store.store_samples(adata, key, rows, sizes)
     _store.store_results(adata, key, table, found, wanted.name)
     if test is not None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import anndata
 import pandas as pd
 
-from expressway import _steps, _store, io
+from expressway import _rows, _steps, _store, io
 from expressway.core.nested import without
 from expressway.io.contrast import ContrastSpec
 
@@ -105,7 +105,7 @@ def _tested(
     else:
         obs = _store.sample_table(adata, key)
         matrix = io.nested(origin.coded, reduced, obs, origin.reference)
-    cohort = _steps.cohort(adata, origin.coded, origin.layer, sizes, origin.inputs)
+    cohort = _rows.cohort(adata, origin.coded, origin.layer, sizes, origin.inputs)
     found = test(fit, cohort, matrix)
     table, rest = _steps.tested(fit, wanted, adata.var_names, found.other)
     said = found.stored | {"reduced": reduced or ""}

@@ -3,7 +3,7 @@
 import anndata
 import pandas as pd
 
-from expressway import _steps, _store, io
+from expressway import _rows, _steps, _store, io
 from expressway.io.contrast import ContrastSpec
 
 
@@ -63,7 +63,7 @@ def shrink(
     fit, origin = _store.load_fit(adata, key)
     choices = _steps.choices_of(origin.coded, kind, interval, lfc_threshold, exact=exact)
     wanted = io.contrast(origin.coded, contrast)
-    cohort = _steps.cohort(
+    cohort = _rows.cohort(
         adata, origin.coded, origin.layer, _store.log_sizes(adata, key), origin.inputs
     )
     table, found = _steps.shrunken(fit, wanted, cohort, choices, adata.var_names)

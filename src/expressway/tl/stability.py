@@ -3,7 +3,7 @@
 import anndata
 import pandas as pd
 
-from expressway import _steps, _store, io
+from expressway import _rows, _steps, _store, io
 from expressway._types import Array
 from expressway.io.contrast import ContrastSpec
 from expressway.models import gene_covariance, gene_ranks
@@ -55,7 +55,7 @@ def influence(
     fit, origin = _store.load_fit(adata, key)
     wanted = io.contrast(origin.coded, contrast)
     sizes = _store.log_sizes(adata, key)
-    cohort = _steps.cohort(adata, origin.coded, origin.layer, sizes, origin.inputs)
+    cohort = _rows.cohort(adata, origin.coded, origin.layer, sizes, origin.inputs)
     found = _steps.influence(fit, wanted, cohort, kind, exact=exact)
     table, _ = _steps.test(fit, wanted, adata.var_names)
     about = {"contrast": wanted.name, "kind": kind}
@@ -127,7 +127,7 @@ def intervals(
     rows = None
     if kind != "fisher":
         sizes = _store.log_sizes(adata, key)
-        rows = _steps.cohort(adata, origin.coded, origin.layer, sizes, origin.inputs)
-    labels = _steps.labels(adata, clusters)
+        rows = _rows.cohort(adata, origin.coded, origin.layer, sizes, origin.inputs)
+    labels = _rows.labels(adata, clusters)
     of = gene_covariance.normal(fit, kind, cohort=rows, clusters=labels)
     return _steps.intervals(fit, wanted, of, choices, seed, adata.var_names)
