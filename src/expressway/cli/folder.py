@@ -229,7 +229,7 @@ def tested_how(stored: Mapping[str, Any]) -> str:
         "greaterAbs2014": f"|log2 fold change| > {limit:g} (2014)",
         "lessAbs": f"|log2 fold change| < {limit:g}",
         "greater": f"log2 fold change > {limit:g}",
-        "less": f"log2 fold change < {-limit:g}",
+        "less": f"log2 fold change < {0 - limit:g}",
     }
     plain = limit == 0 and stored["alternative"].startswith("greaterAbs")
     return "Wald" if plain else claims[stored["alternative"]]
