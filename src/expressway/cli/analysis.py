@@ -97,7 +97,8 @@ def run(plan: Plan) -> None:
         show.survival(
             {f"{k}.{output.tables}": v for k, v in found.tables.items() if k.startswith("influ")}
         )
-        show.ranked(found.ranked, asked.ranking.top if asked.ranking else 0)
+        ranked = {f"intervals{k}.{output.tables}": v for k, v in found.ranked.items()}
+        show.ranked(ranked, asked.ranking.top if asked.ranking else 0)
     return None
 
 
