@@ -111,6 +111,7 @@ def _asked(plan: Plan) -> _Asked:
     """What the texts mean: a mistake in one of them is found before anything is read."""
     check_test(*plan.tests[:4])
     threshold(plan.tests.lfc_threshold, plan.tests.alternative)
+    _check_wald(plan)
     options.check_within(plan.output, plan.contrasts, plan.tests, plan.rests)
     kind, own = options.trend(plan.brought.trend)
     inputs = brought.named(plan.brought)
@@ -125,6 +126,26 @@ def _asked(plan: Plan) -> _Asked:
         trend=own,
         inputs=inputs,
     )
+
+
+def _check_wald(plan: Plan) -> None:
+    """Refuse another test beside what is of Wald's alone.
+
+    Raises
+    ------
+    InputError
+        ``--influence`` comes with another test than Wald's of no change.
+    """
+    kind, _, limit, alternative, _ = plan.tests
+    other = f"--test {kind}" if kind != "wald" else None
+    if kind == "wald" and (limit or not alternative.startswith("greaterAbs")):
+        other = f"--lfc-threshold {limit:g}" if limit else f"--alternative {alternative}"
+    if plan.rests.influence is not None and other is not None:
+        msg = (
+            f"--influence {plan.rests.influence} is about calls of Wald's test of no change, not "
+            f"of {other}; leave one of the two out"
+        )
+        raise io.InputError(msg)
 
 
 def _read(plan: Plan, asked: _Asked) -> anndata.AnnData:
