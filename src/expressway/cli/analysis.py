@@ -134,7 +134,8 @@ def _check_wald(plan: Plan) -> None:
     Raises
     ------
     InputError
-        ``--influence`` comes with another test than Wald's of no change.
+        ``--influence`` comes with another test than Wald's of no change, ``--each`` with another
+        than Wald's.
     """
     kind, _, limit, alternative, _ = plan.tests
     other = f"--test {kind}" if kind != "wald" else None
@@ -145,7 +146,14 @@ def _check_wald(plan: Plan) -> None:
             f"--influence {plan.rests.influence} is about calls of Wald's test of no change, not "
             f"of {other}; leave one of the two out"
         )
-        raise io.InputError(msg)
+    elif plan.contrasts.each is not None and kind != "wald":
+        msg = (
+            f"--each {' '.join(plan.contrasts.each)} is by Wald's test, not by {other}; leave one "
+            "of the two out, or name each contrast with --also"
+        )
+    else:
+        return
+    raise io.InputError(msg)
 
 
 def _read(plan: Plan, asked: _Asked) -> anndata.AnnData:
@@ -188,7 +196,10 @@ def _found(
         tell=progress.tell,
     )
     tested = folder.tables(adata, asked.specs, clock, _test(plan.tests, adata))
-    every = folder.every(adata, plan.contrasts.each, clock)
+    limit, alternative = plan.tests[2:4]
+    every = folder.every(
+        adata, plan.contrasts.each, clock, lfc_threshold=limit, alternative=alternative
+    )
     kind, tables = plan.tests.shrink, {}
     if kind is not None:
         progress.watch("shrinkage")

@@ -86,11 +86,11 @@ def tables(
 
 
 def every(
-    adata: anndata.AnnData, each: tuple[str, str] | None, clock: io.Clock
+    adata: anndata.AnnData, each: tuple[str, str] | None, clock: io.Clock, **limit: Any
 ) -> anndata.AnnData | None:
-    """Every level of a factor against one of them, if that is wanted."""
+    """Every level of a factor against one of them, if wanted; limit as of `tl.contrasts`."""
     with clock.stage("tests"):
-        return None if each is None else tl.contrasts(adata, *each)
+        return None if each is None else tl.contrasts(adata, *each, **limit)
 
 
 def influences(
