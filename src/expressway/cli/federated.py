@@ -12,6 +12,7 @@ from expressway import federated, io, run, tl
 from expressway.io.contrast import ContrastSpec
 from expressway.models import deseq, shrinkage
 from expressway.models.trend import Kind as Trend
+from expressway.models.wald import threshold
 from expressway.tl.tested import check_test
 
 from . import brought, ends, folder, options, show
@@ -122,6 +123,7 @@ def simulate(
         io.check_folder(out, overwrite)
         io.check_table_path(out / f"results.{tables}")
         check_test(*tests[:4])
+        threshold(lfc_threshold, alternative)
         kind, own = options.trend(trend)
         settings = deseq.Settings(
             size_factors=size_factors,
