@@ -23,6 +23,7 @@ from expressway.core.sparse import Sparse, library_size
 from expressway.io.agreement import Agreement, Census, Coded, agree, code, describe, take
 from expressway.io.contrast import ContrastSpec
 from expressway.models import deseq, nb
+from expressway.models.trend import Trend
 from expressway.run import Federation, Ledger, Site
 
 from . import _steps, _store, get
@@ -145,7 +146,7 @@ def simulate(
         ledger = _ledger(sites, design, agreement, enrolled, cells)
     p, g = len(agreement.design.names), len(agreement.genes)
     settings = settings._replace(keep_if_larger=False)
-    stage = kept(_identity(agreement, settings, members))
+    stage = kept(_identity(agreement, settings, members, given))
 
     def counted(name: str, compute: Callable[[], Any]) -> Any:
         """A stage of which also the ledger's pages are kept."""
@@ -420,16 +421,20 @@ class _Totals(NamedTuple):
 
 
 def _identity(
-    agreement: Agreement, settings: deseq.Settings, members: Sequence[Site]
+    agreement: Agreement, settings: deseq.Settings, members: Sequence[Site], given: deseq.Given
 ) -> dict[str, Any]:
     """What a run is, to tell whether the stages kept on a disk are its own."""
     digests = {site.name: _digest(site) for site in members}
+    own, controls = given.trend, given.controls
+    nodes = [own.log_mean, own.log_dispersion] if isinstance(own, Trend) else []
     return {
         "formula": agreement.design.formula,
         "coefficients": agreement.design.names,
         "genes": json.dumps(agreement.genes),
         "settings": settings._asdict(),
         "sites": digests,
+        "controls": None if controls is None else io.digest(controls),
+        "trend": io.digest(*nodes),
     }
 
 
