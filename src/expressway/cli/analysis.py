@@ -167,6 +167,7 @@ def _read(plan: Plan, asked: _Asked) -> anndata.AnnData:
                 plan.design,
                 asked.specs,
                 each=each,
+                reduced=plan.tests.reduced,
                 reference=levels,
                 settings=asked.settings,
             )
