@@ -252,22 +252,25 @@ def _within(
 ) -> None:
     """An analysis for each value of a column."""
     output = plan.output
-    found = tl.de_each(
-        adata,
-        str(output.within),
-        plan.design,
-        asked.specs[0],
-        reference=asked.levels,
-        inputs=asked.inputs,
-        settings=asked.settings,
-        trend=asked.trend,
-        watch=progress.watch,
-        tell=progress.tell,
-        test=_how(plan.tests),
-    )
+    with clock.stage("analyses"):
+        found = tl.de_each(
+            adata,
+            str(output.within),
+            plan.design,
+            asked.specs[0],
+            reference=asked.levels,
+            inputs=asked.inputs,
+            settings=asked.settings,
+            trend=asked.trend,
+            memory=output.memory,
+            watch=progress.watch,
+            tell=progress.tell,
+            test=_how(plan.tests),
+        )
     progress.watch("writing")
     with io.written_folder(output.out) as scratch:
         each_folder.write_each(adata, found, _place(plan, asked, scratch, clock), _record(plan))
+    show.excess(output.memory)
     if not output.quiet:
         each_folder.show_each(found, plan.counts.name, output.out)
 

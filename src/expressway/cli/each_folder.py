@@ -11,7 +11,7 @@ from rich.console import Console
 from expressway import io, tl
 
 from .ends import say
-from .folder import Place, recorded, suffixes_of
+from .folder import Place, recorded, seconds, suffixes_of
 
 
 def write_each(
@@ -60,7 +60,7 @@ def write_each(
         "contrast": stored["contrast"],
         "settings": recorded(stored["settings"]),
         "groups": groups.to_dict("index"),
-        "seconds": place.clock.seconds,
+        "seconds": seconds(place.clock.seconds, {}),
         "files": files,
     }
     io.write_json(record, place.folder / "run.json")

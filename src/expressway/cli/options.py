@@ -448,6 +448,7 @@ def check_within(output: Output, asked: Contrasts, tests: Tests, rests: Rests) -
         "--influence": rests.influence,
         "--intervals": rests.intervals,
         "--report": output.report or None,
+        "--figures": None if output.figures in ("png", "") else output.figures,
     }
     found = [name for name, value in others.items() if value is not None]
     if len(specs(asked)) > 1:
