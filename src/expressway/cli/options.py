@@ -485,7 +485,7 @@ def trend(text: str) -> tuple[str, pd.DataFrame | None]:
         msg = f"--trend {text}: needs the columns mean and dispersion; it has {there}"
         raise io.InputError(msg)
     for name in ("mean", "dispersion"):
-        numbers = pd.to_numeric(table[name], errors="coerce")
+        numbers = np.asarray(pd.to_numeric(table[name], errors="coerce"), float)
         bad = np.flatnonzero(~(numbers > 0))
         if len(bad):
             msg = (
