@@ -99,6 +99,9 @@ def simulate(
 
     Every message is made, checked and counted as it would be between hospitals.
 
+    FILE of --offsets and --weights is in each site's folder, that of --control-genes and --trend is
+    one for all.
+
     DIR receives what a coordinator may have (results.csv, genes.csv, run.json, figures, fit.h5ad
     for other contrasts, disclosure.csv with every total that left a site) and, in sites/NAME,
     what stays there.
