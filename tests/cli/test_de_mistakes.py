@@ -10,9 +10,14 @@ DESIGN = ["--design", "~ batch + condition", "--contrast", "condition", "treated
 
 
 @pytest.fixture(autouse=True)
-def no_compiling(monkeypatch):
-    """Nothing is fitted here."""
+def no_fit(monkeypatch):
+    """Each is found before anything is fitted, or compiled for it."""
+
+    def fit(*_):
+        pytest.fail("it was not refused before the fit")
+
     monkeypatch.setattr(deseq, "expect", lambda *_: None)
+    monkeypatch.setattr(deseq, "fit", fit)
 
 
 @pytest.fixture(scope="module")
