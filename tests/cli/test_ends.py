@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from expressway.cli import ends
+
 DESIGN = ["--design", "~ batch + condition"]
 # Stages are printed as they begin: there is no bar where there is no terminal.
 _STAGED = """
@@ -69,3 +71,10 @@ def test_an_interrupt_leaves_nothing(stage, delay, number, write, start, tmp_pat
     assert process.returncode == 128 + number
     assert error == "interrupted: nothing was written\n"
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_stage_without_a_share_is_part_of_the_one_before():
+    with ends.progress({"counts": 1.0, "means": 1.0}, lambda: None) as shown:
+        for stage in ("counts", "weights", "means", "refit: base means"):
+            shown.watch(stage)
+            shown.tell(1, 2)

@@ -97,7 +97,8 @@ def run(plan: Plan) -> None:
         show.survival(
             {f"{k}.{output.tables}": v for k, v in found.tables.items() if k.startswith("influ")}
         )
-        show.ranked(found.ranked, meant.ranking.top if meant.ranking else 0)
+        ranked = {f"intervals{k}.{output.tables}": v for k, v in found.ranked.items()}
+        show.ranked(ranked, meant.ranking.top if meant.ranking else 0)
     return None
 
 
@@ -110,6 +111,7 @@ def _meant(plan: Plan) -> _Meant:
     """What the texts mean: a mistake in one of them is found before anything is read."""
     check_test(*plan.tests[:4])
     threshold(plan.tests.lfc_threshold, plan.tests.alternative)
+    _check_wald(plan)
     asked.check_within(plan.output, plan.contrasts, plan.tests, plan.rests)
     kind, own = asked.trend(plan.brought.trend)
     inputs = brought.named(plan.brought)
@@ -126,6 +128,34 @@ def _meant(plan: Plan) -> _Meant:
     )
 
 
+def _check_wald(plan: Plan) -> None:
+    """Refuse another test beside what is of Wald's alone.
+
+    Raises
+    ------
+    InputError
+        ``--influence`` comes with another test than Wald's of no change, ``--each`` with another
+        than Wald's.
+    """
+    kind, _, limit, alternative, _ = plan.tests
+    other = f"--test {kind}" if kind != "wald" else None
+    if kind == "wald" and (limit or not alternative.startswith("greaterAbs")):
+        other = f"--lfc-threshold {limit:g}" if limit else f"--alternative {alternative}"
+    if plan.rests.influence is not None and other is not None:
+        msg = (
+            f"--influence {plan.rests.influence} is about calls of Wald's test of no change, not "
+            f"of {other}; leave one of the two out"
+        )
+    elif plan.contrasts.each is not None and kind != "wald":
+        msg = (
+            f"--each {' '.join(plan.contrasts.each)} is by Wald's test, not by {other}; leave one "
+            "of the two out, or name each contrast with --also"
+        )
+    else:
+        return
+    raise io.InputError(msg)
+
+
 def _read(plan: Plan, meant: _Meant) -> anndata.AnnData:
     """The counts and what else is brought; the sample table is looked at first."""
 
@@ -137,6 +167,7 @@ def _read(plan: Plan, meant: _Meant) -> anndata.AnnData:
                 plan.design,
                 meant.specs,
                 each=each,
+                reduced=plan.tests.reduced,
                 reference=levels,
                 settings=meant.settings,
             )
@@ -166,7 +197,10 @@ def _found(
         tell=progress.tell,
     )
     tested = folder.tables(adata, meant.specs, clock, _test(plan.tests, adata))
-    every = folder.every(adata, plan.contrasts.each, clock)
+    limit, alternative = plan.tests[2:4]
+    every = folder.every(
+        adata, plan.contrasts.each, clock, lfc_threshold=limit, alternative=alternative
+    )
     kind, tables = plan.tests.shrink, {}
     if kind is not None:
         progress.watch("shrinkage")
@@ -218,22 +252,25 @@ def _within(
 ) -> None:
     """An analysis for each value of a column."""
     output = plan.output
-    found = tl.de_each(
-        adata,
-        str(output.within),
-        plan.design,
-        meant.specs[0],
-        reference=meant.levels,
-        inputs=meant.inputs,
-        settings=meant.settings,
-        trend=meant.trend,
-        watch=progress.watch,
-        tell=progress.tell,
-        test=_how(plan.tests),
-    )
+    with clock.stage("analyses"):
+        found = tl.de_each(
+            adata,
+            str(output.within),
+            plan.design,
+            meant.specs[0],
+            reference=meant.levels,
+            inputs=meant.inputs,
+            settings=meant.settings,
+            trend=meant.trend,
+            memory=output.memory,
+            watch=progress.watch,
+            tell=progress.tell,
+            test=_how(plan.tests),
+        )
     progress.watch("writing")
     with io.written_folder(output.out) as scratch:
         each_folder.write_each(adata, found, _place(plan, meant, scratch, clock), _record(plan))
+    show.excess(output.memory)
     if not output.quiet:
         each_folder.show_each(found, plan.counts.name, output.out)
 

@@ -1,9 +1,11 @@
 """What was asked by the options of an analysis, and what its texts mean."""
 
+import csv
 import re
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from expressway import io
@@ -140,6 +142,7 @@ def check_within(output: Output, asked: Contrasts, tests: Tests, rests: Rests) -
         "--influence": rests.influence,
         "--intervals": rests.intervals,
         "--report": output.report or None,
+        "--figures": None if output.figures in ("png", "") else output.figures,
     }
     found = [name for name, value in others.items() if value is not None]
     if len(specs(asked)) > 1:
@@ -168,13 +171,22 @@ def trend(text: str) -> tuple[str, pd.DataFrame | None]:
         raise io.InputError(msg)
     try:
         table = pd.read_csv(path, sep=None, engine="python")
-    except (ValueError, OSError, pd.errors.ParserError) as error:
+    except (ValueError, OSError, csv.Error) as error:
         msg = f"--trend {text}: cannot be read as a table ({error})"
         raise io.InputError(msg) from error
     if not {"mean", "dispersion"} <= set(table.columns):
         there = ", ".join(map(str, table.columns))
         msg = f"--trend {text}: needs the columns mean and dispersion; it has {there}"
         raise io.InputError(msg)
+    for name in ("mean", "dispersion"):
+        numbers = np.asarray(pd.to_numeric(table[name], errors="coerce"), float)
+        bad = np.flatnonzero(~(numbers > 0))
+        if len(bad):
+            msg = (
+                f"--trend {text}: {name} {table[name].iloc[bad[0]]} in row {bad[0] + 1}; needed "
+                "are positive numbers"
+            )
+            raise io.InputError(msg)
     return "parametric", table
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from expressway import io, tl
 
 from .ends import say
-from .folder import Place, suffixes_of
+from .folder import Place, recorded, seconds, suffixes_of
 
 
 def write_each(
@@ -58,9 +58,9 @@ def write_each(
         "within": by,
         "design": {"formula": stored["design"]},
         "contrast": stored["contrast"],
-        "settings": {k: None if v == "" else v for k, v in stored["settings"].items()},
+        "settings": recorded(stored["settings"]),
         "groups": groups.to_dict("index"),
-        "seconds": place.clock.seconds,
+        "seconds": seconds(place.clock.seconds, {}),
         "files": files,
     }
     io.write_json(record, place.folder / "run.json")

@@ -147,7 +147,8 @@ def progress(
 
         def watch(stage: str) -> None:
             check()
-            now[0] = stage.split(":")[0]
+            # Stages that few analyses have (weights, iteration) are part of the one before.
+            now[0] = stage.split(":")[0] if stage.split(":")[0] in begun else now[0]
             show(float(begun[now[0]]), description=stage, genes="")
 
         def tell(finished: int, of: int) -> None:

@@ -12,6 +12,7 @@ from expressway import federated, io, run, tl
 from expressway.io.contrast import ContrastSpec
 from expressway.models import deseq, shrinkage
 from expressway.models.trend import Kind as Trend
+from expressway.models.wald import threshold
 from expressway.tl.tested import check_test
 
 from . import asked, brought, ends, folder, options, show
@@ -98,6 +99,9 @@ def simulate(
 
     Every message is made, checked and counted as it would be between hospitals.
 
+    FILE of --offsets and --weights is in each site's folder, that of --control-genes and --trend is
+    one for all.
+
     DIR receives what a coordinator may have (results.csv, genes.csv, run.json, figures, fit.h5ad
     for other contrasts, disclosure.csv with every total that left a site) and, in sites/NAME,
     what stays there.
@@ -122,6 +126,7 @@ def simulate(
         io.check_folder(out, overwrite)
         io.check_table_path(out / f"results.{tables}")
         check_test(*tests[:4])
+        threshold(lfc_threshold, alternative)
         kind, own = asked.trend(trend)
         settings = deseq.Settings(
             size_factors=size_factors,

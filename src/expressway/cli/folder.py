@@ -1,6 +1,7 @@
 """The folder of results."""
 
 import importlib
+import math
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -86,11 +87,11 @@ def tables(
 
 
 def every(
-    adata: anndata.AnnData, each: tuple[str, str] | None, clock: io.Clock
+    adata: anndata.AnnData, each: tuple[str, str] | None, clock: io.Clock, **limit: Any
 ) -> anndata.AnnData | None:
-    """Every level of a factor against one of them, if that is wanted."""
+    """Every level of a factor against one of them, if wanted; limit as of `tl.contrasts`."""
     with clock.stage("tests"):
-        return None if each is None else tl.contrasts(adata, *each)
+        return None if each is None else tl.contrasts(adata, *each, **limit)
 
 
 def influences(
@@ -229,7 +230,7 @@ def tested_how(stored: Mapping[str, Any]) -> str:
         "greaterAbs2014": f"|log2 fold change| > {limit:g} (2014)",
         "lessAbs": f"|log2 fold change| < {limit:g}",
         "greater": f"log2 fold change > {limit:g}",
-        "less": f"log2 fold change < {-limit:g}",
+        "less": f"log2 fold change < {0 - limit:g}",
     }
     plain = limit == 0 and stored["alternative"].startswith("greaterAbs")
     return "Wald" if plain else claims[stored["alternative"]]
@@ -325,7 +326,7 @@ def _record(
             }
             for one in tested
         },
-        "settings": {k: None if v == "" else v for k, v in stored["settings"].items()},
+        "settings": recorded(stored["settings"]),
         "trend": stored["trend"],
         "prior_variance": stored["prior_variance"],
         "linear_means": stored["linear_means"],
@@ -335,6 +336,12 @@ def _record(
         "seconds": seconds(place.clock.seconds, stored["seconds"]),
         "peak_memory_mb": None if memory is None else round(memory, 1),
     }
+
+
+def recorded(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as json has them: null where nothing was chosen, "inf" for never an outlier."""
+    chosen = {k: None if v == "" else v for k, v in settings.items()}
+    return {k: "inf" if v == math.inf else v for k, v in chosen.items()}
 
 
 def seconds(outer: dict, inner: dict) -> dict[str, dict[str, float]]:

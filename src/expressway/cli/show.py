@@ -57,12 +57,12 @@ def survival(moved: Mapping[str, pd.DataFrame]) -> None:
 
 
 def ranked(found: Mapping[str, pd.DataFrame], top: int) -> None:
-    """How sure it is which genes change most, of each table of intervals by suffix of its file."""
+    """How sure it is which genes change most, of each table of intervals by name of its file."""
     console = Console(highlight=False)
-    for suffix, table in found.items():
+    for name, table in found.items():
         sure = [int((table["probability_top"] > limit).sum()) for limit in (0.9, 0.5)]
         text = f"are among the {top:,} largest fold changes with a probability above"
-        say(console, f"intervals{suffix}.csv: {sure[0]:,} genes {text} .9, {sure[1]:,} above .5")
+        say(console, f"{name}: {sure[0]:,} genes {text} .9, {sure[1]:,} above .5")
 
 
 def excess(memory: str | None) -> None:

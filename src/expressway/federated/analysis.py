@@ -113,7 +113,7 @@ def simulate(
         ledger = joining.ledger(sites, design, agreement, enrolled, cells)
     p, g = len(agreement.design.names), len(agreement.genes)
     settings = settings._replace(keep_if_larger=False)
-    stage = kept(joining.identity(agreement, settings, members))
+    stage = kept(joining.identity(agreement, settings, members, given))
 
     def counted(name: str, compute: Callable[[], Any]) -> Any:
         """A stage of which also the ledger's pages are kept."""

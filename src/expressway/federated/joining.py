@@ -16,6 +16,7 @@ from expressway.core.sparse import Sparse
 from expressway.io.agreement import Agreement, Census, Coded, agree, code, describe
 from expressway.io.contrast import ContrastSpec
 from expressway.models import deseq
+from expressway.models.trend import Trend
 from expressway.run import Ledger, Site
 
 
@@ -153,16 +154,20 @@ class _Totals(NamedTuple):
 
 
 def identity(
-    agreement: Agreement, settings: deseq.Settings, members: Sequence[Site]
+    agreement: Agreement, settings: deseq.Settings, members: Sequence[Site], given: deseq.Given
 ) -> dict[str, Any]:
     """What a run is, to tell whether the stages kept on a disk are its own."""
     digests = {site.name: _digest(site) for site in members}
+    own, controls = given.trend, given.controls
+    nodes = [own.log_mean, own.log_dispersion] if isinstance(own, Trend) else []
     return {
         "formula": agreement.design.formula,
         "coefficients": agreement.design.names,
         "genes": json.dumps(agreement.genes),
         "settings": settings._asdict(),
         "sites": digests,
+        "controls": None if controls is None else io.digest(controls),
+        "trend": io.digest(*nodes),
     }
 
 

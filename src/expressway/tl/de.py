@@ -143,19 +143,21 @@ def check(
     contrasts: Sequence[ContrastSpec | None] = (None,),
     *,
     each: tuple[str, str] | None = None,
+    reduced: str | None = None,
     reference: Mapping[str, str] | None = None,
     inputs: io.Inputs = io.NOTHING,
     settings: deseq.Settings = deseq.DEFAULTS,
 ) -> None:
     """Nothing, where `de` with the first contrast and `contrast` with the others would work.
 
-    And, given ``each``, `contrasts` of that factor and reference level. A look at the sample
-    table, before counts are read: what they will need is compiled meanwhile.
+    And, given ``each``, `contrasts` of that factor and reference level; given ``reduced``, `lrt` of
+    that formula. A look at the sample table, before counts are read: what they will need is
+    compiled meanwhile.
 
     Raises
     ------
     io.InputError
-        The design, one of the contrasts, an input or a setting cannot be used.
+        The design, one of the contrasts, the reduced formula, an input or a setting cannot be used.
     """
     _steps.check_settings(settings)
     io.chosen(settings, inputs)
@@ -165,6 +167,8 @@ def check(
         io.contrast(origin.coded, spec)
     if each is not None:
         io.differences(origin.coded, *each)
+    if reduced is not None:
+        io.nested(origin.coded, reduced, pd.DataFrame(adata.obs), origin.reference)
     deseq.expect(origin.coded.matrix, groups(origin.coded.matrix))
 
 

@@ -41,10 +41,11 @@ def influence(
         NaN for genes without a fit and where nothing can be estimated without the sample.
         ``layers["exact"]``: pairs whose call was judged by a refit. ``var``: the contrast's table
         and most_influential (the sample without which stat changes most),
-        change_log2_fold_change, change_stat (without it), call (survives: it is called without
-        any single sample too; lost; untestable; not_called), lost_without (the sample, where a
-        call is lost), losses (how many samples' absence loses it). A call without a sample is
-        judged by ``uns["stat_cut"]``, the statistic at which adjusted p-values pass alpha.
+        change_log2_fold_change, change_stat (without it), call (by Wald's test of no change,
+        whatever was tested last; survives: it is called without any single sample too; lost;
+        untestable; not_called), lost_without (the sample, where a call is lost), losses (how many
+        samples' absence loses it). A call without a sample is judged by ``uns["stat_cut"]``, the
+        statistic at which adjusted p-values pass alpha.
 
     Raises
     ------
