@@ -1,17 +1,23 @@
 # `make demo` and `make test` need Python >= 3.11 and make; all else goes into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+# Without files of bytecode each worker would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Its versions "+cpu" have no CUDA, and PyPI has none of them; on macOS there is no CUDA to have.
 TORCH := 2.13.0
 NO_TORCH := No CPU build of PyTorch $(TORCH) can be had here: tests of ew.torch will be skipped.
 
-.PHONY: demo test check clean .venv
+.PHONY: demo test test-all check clean .venv
 
 demo: .venv
 	$(BIN)/python -m expressway.demo
 
 test: .venv .venv/torch
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# What is marked slow as well: larger cases of what other tests check.
+test-all: .venv .venv/torch
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m ''
 
 check: .venv
 	$(BIN)/ruff format --check .

@@ -4,12 +4,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers are as many as cores: threads of linear algebra would wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests compile thousands of functions and run each once or twice, so LLVM optimises none. (XLA's
+# older emitters of loops are faster still, but err by 1e-7 where 1e-10 is asked.)
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 import jax
 import pytest
-from jaxtyping import install_import_hook
+
+import typed
 
 # Before anything imports the package: shapes and types of every call are checked in tests.
-install_import_hook("expressway", "beartype.beartype")
+typed.install()
 
 from expressway.core import cohort, solve  # noqa: E402
 
@@ -24,14 +33,19 @@ jax.config.update("jax_numpy_dtype_promotion", "standard")
 _HERE = Path(__file__).parent
 
 
+# A process may map 65,530 pieces of memory, and a compiled function takes some.
+_MAPS, _ENOUGH = Path("/proc/self/maps"), 30_000
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _few_kernels():
-    """Forget compiled functions after each file: a process may map 65,530 pieces of memory."""
+    """Forget compiled functions after a file when there are many."""
     yield
-    jax.clear_caches()
-    cohort.compiled.cache_clear()
-    solve._moving.cache_clear()
-    solve._stepping.cache_clear()
+    if not _MAPS.exists() or _MAPS.read_bytes().count(b"\n") > _ENOUGH:
+        jax.clear_caches()
+        cohort.compiled.cache_clear()
+        solve._moving.cache_clear()
+        solve._stepping.cache_clear()
 
 
 @pytest.fixture(scope="session")

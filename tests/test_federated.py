@@ -100,7 +100,11 @@ def hostile(genes: int, samples: int, seed: int) -> anndata.AnnData:
 # compiled for other tests, too.
 @pytest.mark.parametrize(
     ("design", "samples"),
-    [("~ condition", 10), ("~ batch + condition", 16), ("~ batch * condition", 24)],
+    [
+        ("~ condition", 10),
+        pytest.param("~ batch + condition", 16, marks=pytest.mark.slow),
+        ("~ batch * condition", 24),
+    ],
 )
 def test_hostile_data(design, samples):
     adata = hostile(400, samples, seed=samples)
@@ -142,7 +146,9 @@ def test_rounds_do_not_depend_on_the_number_of_genes():
     [
         ("lcl3", "~ study + gender", ("gender", "female", "male")),
         ("airway", "~ cell + dex", ("dex", "trt", "untrt")),
-        ("fission", "~ strain * C(minute)", ("strain", "mut", "wt")),
+        pytest.param(
+            "fission", "~ strain * C(minute)", ("strain", "mut", "wt"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_real_data(name, design, contrast, data):

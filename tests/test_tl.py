@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from anndata import ImplicitModificationWarning
 from scipy import stats
 
-from expressway import _steps, datasets, get, io, tl
+from expressway import _rows, datasets, get, io, tl
 from expressway.core import cohort
 from expressway.models import deseq, trend
 from expressway.models.deseq import Settings
@@ -425,7 +425,7 @@ def test_few_functions_are_compiled_and_none_for_the_next_data(caplog):
 )
 @pytest.mark.parametrize("free", [np.inf, 0.0])
 def test_where_counts_are_does_not_matter(form, free, data, fitted, tmp_path, monkeypatch):
-    monkeypatch.setattr(_steps, "_free", lambda _: free)
+    monkeypatch.setattr(_rows, "_free", lambda _: free)
     monkeypatch.setattr(cohort, "CHUNK", 400)  # two samples
     adata = data.copy()
     kind = {"csr": sp.csr_matrix, "csc": sp.csc_matrix, "float32": np.float32}

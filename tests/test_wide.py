@@ -75,7 +75,9 @@ def same(mine, other, where):
 LEVELS = {"~ batch + pert + depth": 12, "~ pert": 17, "~ 0 + pert + batch + depth": 12}
 
 
-@pytest.mark.parametrize("formula", LEVELS)
+@pytest.mark.parametrize(
+    "formula", [f if f == "~ pert" else pytest.param(f, marks=pytest.mark.slow) for f in LEVELS]
+)
 def test_equals_the_dense_path(formula, monkeypatch, tmp_path):
     mine = analysed(monkeypatch, formula, dense=False)
     other = analysed(monkeypatch, formula, dense=True)
@@ -225,6 +227,7 @@ def test_a_wide_design_is_refused_as_others_are():
         ew.tl.de(few, "~ pert + batch")
 
 
+@pytest.mark.slow
 def test_a_thousand_levels():
     adata = screen(levels=1000, each=3, control=40)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

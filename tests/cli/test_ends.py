@@ -50,8 +50,8 @@ def start():
 @pytest.mark.parametrize(
     ("stage", "delay", "number"),
     [
-        ("reading", 0.0, signal.SIGINT),
-        ("gene-wise dispersions", 0.05, signal.SIGINT),
+        pytest.param("reading", 0.0, signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("gene-wise dispersions", 0.05, signal.SIGINT, marks=pytest.mark.slow),
         ("coefficients", 0.0, signal.SIGTERM),
         ("writing", 0.3, signal.SIGINT),
     ],

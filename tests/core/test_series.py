@@ -126,7 +126,7 @@ def series(f: Callable[[Any], Any]) -> list[np.ndarray]:
 
 @pytest.mark.parametrize(
     "group",
-    [ELEMENTWISE, ARRAYS, MATRICES, FLOW],
+    [pytest.param(ELEMENTWISE, marks=pytest.mark.slow), ARRAYS, MATRICES, FLOW],
     ids=["elementwise", "arrays", "matrices", "flow"],
 )
 def test_series_are_those_of_nested_forward_mode(group):

@@ -55,7 +55,9 @@ def squared(theta: np.ndarray, center: np.ndarray, covariance: np.ndarray) -> fl
     return n * (np.trace(ratio) - np.linalg.slogdet(ratio)[1] - q)
 
 
-@pytest.mark.parametrize("kind", ["fisher", "hessian", "sandwich"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("fisher", marks=pytest.mark.slow), "hessian", "sandwich"]
+)
 def test_covariance_of_draws_is_the_one_that_is_meant(kind):
     c = case()
     genes = np.array([0, 1, 64, 130])

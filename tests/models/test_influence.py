@@ -138,7 +138,13 @@ def test_conditional_equals_autodiff(conditional):
 
 @pytest.mark.parametrize(
     ("p", "kind"),
-    [(3, "parametric"), (2, "parametric"), (2, "mean"), (2, "local"), (2, "given")],
+    [
+        pytest.param(3, "parametric", marks=pytest.mark.slow),
+        (2, "parametric"),
+        (2, "mean"),
+        (2, "local"),
+        (2, "given"),
+    ],
 )
 def test_pipeline_equals_differences_of_fits(p, kind):
     """Of means by the GLM, and by least squares (p = 2: as many cells as coefficients)."""

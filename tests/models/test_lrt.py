@@ -274,7 +274,7 @@ def test_what_cannot_be_is_refused(case, fitted):
 DROPPED = {"pasilla": r"condition", "fission": r":"}
 
 
-@pytest.mark.parametrize("name", DROPPED)
+@pytest.mark.parametrize("name", ["pasilla", pytest.param("fission", marks=pytest.mark.slow)])
 def test_real_data(name, data):
     """Airway and lcl3sub agree as well; two sets are enough for a suite."""
     real = load(name, data)

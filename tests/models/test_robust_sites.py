@@ -290,6 +290,7 @@ def test_displaced_is_that_of_a_dense_loop(few, times, own):
     np.testing.assert_array_equal(found.field[-1], sites.field[-1])
 
 
+@pytest.mark.slow
 def test_displaced_is_the_scatter_of_fits_at_other_times(times):
     rng = np.random.default_rng(15)
     g, draws, sd = 10, 60, 0.01 * (1 + times)

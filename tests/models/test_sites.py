@@ -83,7 +83,16 @@ def close(x: np.ndarray, y: np.ndarray, scale: np.ndarray | float, field: str) -
     assert not np.any(far), (field, np.flatnonzero(far.reshape(len(x), -1).any(axis=1)))
 
 
-@pytest.mark.parametrize("name", ["two_group", "batch", "replicates", "continuous", "interaction"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "two_group",
+        pytest.param("batch", marks=pytest.mark.slow),
+        pytest.param("replicates", marks=pytest.mark.slow),
+        "continuous",
+        "interaction",
+    ],
+)
 def test_reference_cases(name, case):
     c = case(name)
     one = check(c.rows, deseq.Settings(keep_if_larger=False))

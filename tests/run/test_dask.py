@@ -58,7 +58,9 @@ def test_results_are_the_same_wherever_genes_are(data, client):
     assert all(0 < done <= of for done, of in told)
 
 
-@pytest.mark.parametrize("stage", ["gene-wise dispersions", "outliers"])
+@pytest.mark.parametrize(
+    "stage", ["gene-wise dispersions", pytest.param("outliers", marks=pytest.mark.slow)]
+)
 def test_a_worker_that_is_killed_is_done_without(stage, data, client):
     expected = tl.de(data.copy(), DESIGN)
     killed = []
