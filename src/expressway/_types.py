@@ -10,6 +10,7 @@ from jaxtyping import Bool as Bool
 from jaxtyping import Float as Float
 from jaxtyping import Int as Int
 from jaxtyping import Shaped as Shaped
+from jaxtyping import UInt as UInt
 
 Array = jax.Array | np.ndarray
 
