@@ -86,6 +86,15 @@ def simulate(
         bool,
         typer.Option("--common-genes", help="Use the genes that every site has; else all must."),
     ] = False,
+    masks: Annotated[
+        bool | None,
+        typer.Option(
+            "--masks/--no-masks",
+            help="Sites add masks that cancel in their sum: the coordinator sees totals of all sites "
+            "and nothing of one. On with three sites or more.",
+            show_default=False,
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the stages that an earlier run finished.")
     ] = False,
@@ -109,7 +118,7 @@ def simulate(
     contrasts = asked.Contrasts(contrast, groups, plus, minus, also, reference=reference)
     tests = asked.Tests(test, reduced, lfc_threshold, alternative, shrink)
     files = asked.Brought(size_factors_column, control_genes, offsets, weights, trend)
-    rules = federated.Rules(min_sites, min_samples, common_genes)
+    rules = federated.Rules(min_sites, min_samples, common_genes, masks)
     stages, clock = out.with_name(f"{out.name}.stages"), io.Clock()
     checkpoints: list[run.Checkpoint] = []
 

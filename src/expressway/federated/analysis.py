@@ -1,6 +1,7 @@
 """An analysis of several sites, and the protocol played in one process."""
 
 import logging
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
@@ -14,6 +15,7 @@ from expressway.io.agreement import Agreement, take
 from expressway.io.contrast import ContrastSpec
 from expressway.models import deseq
 from expressway.run import Federation, Ledger
+from expressway.run.masked import MaskedSite
 
 from . import joining
 from .joining import Rules
@@ -30,7 +32,7 @@ class Run(NamedTuple):
     fit: deseq.DESeqFit
     agreement: Agreement
     cells: pd.DataFrame
-    """Samples of each site in each combination of levels."""
+    """Samples of each site in each combination of levels; under masks those of all together."""
     ledger: Ledger
     groups: Groups
     """Design cells of all sites, and how many samples are in each."""
@@ -103,14 +105,20 @@ def simulate(
         wanted = io.contrast(agreement.design, contrast)
         for doubt in agreement.design.warnings:
             logger.warning("%s", doubt)
-        cells = take([one.census for one in enrolled.values()], agreement, rules.min_samples)
-        numbers, groups = joining.design_cells([one.census for one in enrolled.values()])
+        masked, sent = rules.masked(len(sites)), {}
+        censuses = [one.census for one in enrolled.values()]
+        masks = joining.masks(list(sites), secrets.token_bytes(32)) if masked else {}
+        if masked:
+            total, sent = joining.census_of_all(enrolled, masks)
+            censuses = [total]
+        cells = take(censuses, agreement, rules.min_samples)
+        numbers, groups = joining.design_cells(censuses)
         members = [
             joining.member(name, sites[name], agreement, one, numbers, inputs)
             for name, one in enrolled.items()
         ]
         given = joining.given(sites, agreement, inputs)._replace(trend=own.trend)
-        ledger = joining.ledger(sites, design, agreement, enrolled, cells)
+        ledger = joining.ledger(sites, design, agreement, enrolled, cells, sent)
     p, g = len(agreement.design.names), len(agreement.genes)
     settings = settings._replace(keep_if_larger=False)
     stage = kept(joining.identity(agreement, settings, members, given))
@@ -126,7 +134,8 @@ def simulate(
         ledger.restore(said)
         return result
 
-    raw = Federation(members, g, p, ledger)
+    one = [MaskedSite(m, masks[m.name]) for m in members] if masked else members
+    raw = Federation(one, g, p, ledger, masked=masked)
     fit, cohort = deseq.fit(raw, groups, settings, counted, given)
     warned = (*_steps.trend_doubts(fit), *_steps.weight_doubts(fit))
     doubts = [*agreement.design.warnings, *warned]

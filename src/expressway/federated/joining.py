@@ -18,6 +18,14 @@ from expressway.io.contrast import ContrastSpec
 from expressway.models import deseq
 from expressway.models.trend import Trend
 from expressway.run import Ledger, Site
+from expressway.run.masked import digest, unmasked
+from expressway.run.masks import Masks, new_key, public_key
+from expressway.run.protocol import Asked
+
+# What the column of a census of all sites is called.
+ALL = "all sites"
+# With two sites each sees the other's share as the total less its own.
+MASKED_FROM = 3
 
 
 class Rules(NamedTuple):
@@ -28,6 +36,12 @@ class Rules(NamedTuple):
     """Samples of all sites together in every combination of levels that there is."""
     common_genes: bool = False
     """Use the genes that all sites have; otherwise different genes are refused."""
+    masks: bool | None = None
+    """Totals leave the sites under masks that cancel: with three sites or more unless refused."""
+
+    def masked(self, sites: int) -> bool:
+        """Whether totals of so many sites come under masks."""
+        return sites >= MASKED_FROM if self.masks is None else self.masks
 
 
 def agreed(
@@ -54,6 +68,44 @@ def agreed(
     key = secrets.token_bytes(32)
     coded = {name: code(name, agreement, adata, key) for name, adata in sites.items()}
     return agreement, reference, coded
+
+
+def masks(names: Sequence[str], run: bytes) -> dict[str, Masks]:
+    """Masks of each site: keys made at the sites, of which they show each other the public half."""
+    own = {name: new_key() for name in names}
+    public = {name: public_key(key) for name, key in own.items()}
+    return {
+        name: Masks(name, key, {n: k for n, k in public.items() if n != name}, run)
+        for name, key in own.items()
+    }
+
+
+def census_of_all(
+    coded: Mapping[str, Coded], masks: Mapping[str, Masks]
+) -> tuple[Census, dict[str, Any]]:
+    """The census of all sites together, and the masked one that each sent.
+
+    Which combinations of levels and which design rows there are (by a digest) each site names; how
+    many samples have them is seen of all sites together only.
+    """
+    cells = list(dict.fromkeys(cell for one in coded.values() for cell in one.census.cells))
+    rows = list(dict.fromkeys(row for one in coded.values() for row in one.census.rows))
+    asked = Asked("census", (np.array(cells), np.array(rows)), (), None)
+    sent = {}
+    for name, one in coded.items():
+        own = _Totals(
+            np.array([one.census.cells.get(cell, 0) for cell in cells], float),
+            np.array([one.census.rows.get(row, 0) for row in rows], float),
+            one.census.crossproduct,
+        )
+        sent[name] = _Totals(**masks[name].hide(own._asdict(), digest("census", *asked)))
+    total = unmasked(asked, 2, list(sent.values()))
+    counts = [np.rint(part).astype(int).tolist() for part in total[:2]]
+    both = (
+        dict(zip(names, part, strict=True))
+        for names, part in zip((cells, rows), counts, strict=True)
+    )
+    return Census(ALL, *both, total.crossproduct), sent
 
 
 def design_cells(censuses: Sequence[Census]) -> tuple[dict[str, int], Groups]:
@@ -121,10 +173,10 @@ def ledger(
     agreement: Agreement,
     enrolled: Mapping[str, Coded],
     cells: pd.DataFrame,
+    sent: Mapping[str, Any],
 ) -> Ledger:
     """A ledger that has the two rounds of the agreement: descriptions, and the census."""
-    present = cells.where(cells > 0)
-    smallest = {name: int(present[name].min()) for name in enrolled}
+    smallest = {name: min(one.census.cells.values()) for name, one in enrolled.items()}
     behind = {name: adata.n_obs for name, adata in sites.items()}
     ledger = Ledger(behind, smallest, int(cells.sum(axis=1).min()))
     names = ["\n".join(agreement.genes), str(dict(agreement.columns)), formula]
@@ -135,16 +187,16 @@ def ledger(
     ledger.begin()
     for name, one in enrolled.items():
         ledger.down[name] += text
-        ledger.receive(name, "census", _Totals.of(one.census))
+        ledger.receive(name, "census", sent.get(name, _Totals.of(one.census)))
     return ledger
 
 
 class _Totals(NamedTuple):
     """The numbers of a census."""
 
-    cells: np.ndarray
-    rows: np.ndarray
-    crossproduct: np.ndarray
+    cells: Any
+    rows: Any
+    crossproduct: Any
 
     @classmethod
     def of(cls, census: Census) -> "_Totals":

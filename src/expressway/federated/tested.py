@@ -13,6 +13,7 @@ from expressway.core.sparse import library_size
 from expressway.io.contrast import ContrastSpec
 from expressway.models import nb
 from expressway.run import Site
+from expressway.run.masked import MaskedSite
 
 from .analysis import Run
 
@@ -139,6 +140,7 @@ def stays(run: Run, site: str, names: Sequence[str]) -> Kept:
         Of the site's samples.
     """
     one = next(s for s in run.cohort.sites if s.name == site)
+    one = one.site if isinstance(one, MaskedSite) else one
     assert isinstance(one, Site)
     rows = one.rows.rows
     mean = np.asarray(compiled(nb.mean)(run.fit.gene.beta, rows._replace(y=np.zeros((0, 0)))))

@@ -12,7 +12,9 @@ from expressway.core.cohort import Ask
 from expressway.core.nested import projected
 from expressway.models.size_iteration import one_level
 
-from .protocol import AbstractSite, Asked, Request, check, fields, shapes, size
+from .masked import check_masked, unmasked
+from .masks import Hidden
+from .protocol import AbstractSite, Asked, Request, check, check_round, fields, shapes, size
 
 
 class Left(NamedTuple):
@@ -75,7 +77,7 @@ class Ledger:
     def receive(self, site: str, statistic: str, sums: Any) -> None:
         """Note what a site sent."""
         for name, array in fields(sums):
-            value = np.ascontiguousarray(array)
+            value = np.ascontiguousarray(array.limbs if isinstance(array, Hidden) else array)
             digest = hashlib.blake2b(value.tobytes(), digest_size=8).hexdigest()
             shape = "x".join(map(str, value.shape))
             what = (statistic, name, shape, value.nbytes, *self._behind[site], digest)
@@ -108,14 +110,22 @@ class Federation:
         How many there are.
     ledger
         Where what was said is written down.
+    masked
+        The sites' totals come under masks (`MaskedSite`): only their sum is seen.
     """
 
     def __init__(
-        self, sites: Sequence[AbstractSite], genes: int, coefficients: int, ledger: Ledger
+        self,
+        sites: Sequence[AbstractSite],
+        genes: int,
+        coefficients: int,
+        ledger: Ledger,
+        *,
+        masked: bool = False,
     ) -> None:
         self._sites = tuple(sites)
         self._genes, self._coefficients = genes, coefficients
-        self._ledger = ledger
+        self._ledger, self._masked = ledger, masked
 
     @property
     def sites(self) -> tuple[AbstractSite, ...]:
@@ -157,10 +167,14 @@ class Federation:
         for site in self._sites:
             ledger.send(site.name, [(a.args, a.shared, a.genes) for a in asks])
             reply = site.answer(request)
-            check(reply, request, expected, site.name)
+            check_round(reply, request, site.name)
+            (check_masked if self._masked else check)(reply, request, expected, site.name)
             for one, sums in zip(asked, reply.sums, strict=True):
                 ledger.receive(site.name, one.statistic, sums)
             replies.append(reply.sums)
+        if self._masked:
+            parts = zip(asked, *replies, strict=True)
+            return [unmasked(one, request.round, of_sites) for one, *of_sites in parts]
         return list(jax.tree.map(lambda *a: np.sum(a, axis=0), *replies))
 
     def map(
@@ -176,7 +190,7 @@ class Federation:
         changed = [site.changed(fn.__name__, args, shared, genes) for site in self._sites]
         count = self._genes if genes is None else len(genes)
         p = shared[0].shape[1] if fn is projected else 1 if fn is one_level else self._coefficients
-        return Federation(changed, count, p, self._ledger)
+        return Federation(changed, count, p, self._ledger, masked=self._masked)
 
     def collect(
         self,

@@ -96,8 +96,8 @@ class Masks:
     own
         Its secret of this run.
     others
-        Public keys of the other sites, by name: `of_key` of their secrets. Who they belong to is
-        for the caller to know.
+        Public keys of the other sites (`public_key` of their secrets), by name. Who they belong to
+        is for the caller to know.
     run
         What the run is, alike at all sites.
     """
@@ -151,7 +151,7 @@ def new_key() -> X25519PrivateKey:
     return X25519PrivateKey.generate()
 
 
-def of_key(own: X25519PrivateKey) -> bytes:
+def public_key(own: X25519PrivateKey) -> bytes:
     """The public key of a secret."""
     return own.public_key().public_bytes_raw()
 

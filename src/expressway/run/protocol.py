@@ -159,10 +159,30 @@ class Site(NamedTuple):
         return names[name]
 
 
+def check_round(reply: Reply, request: Request, name: str) -> None:
+    """Refuse a reply to something else.
+
+    Raises
+    ------
+    ProtocolError
+        It is of another site or round, or has not as many results as were asked.
+    """
+    who = f"site {name}, round {request.round}"
+    if reply.site != name or reply.round != request.round:
+        message = (
+            f"{who}: the reply is of site {reply.site}, round {reply.round}; "
+            "restart that site and go on with --resume"
+        )
+        raise ProtocolError(message)
+    if len(reply.sums) != len(request.asked):
+        message = f"{who}: {len(reply.sums)} results for {len(request.asked)} sums asked"
+        raise ProtocolError(message)
+
+
 def check(
     reply: Reply, request: Request, expected: Sequence[list[tuple[int, ...]]], name: str
 ) -> None:
-    """Refuse a reply that cannot be right.
+    """Refuse totals that cannot be right.
 
     Parameters
     ----------
@@ -176,18 +196,9 @@ def check(
     Raises
     ------
     ProtocolError
-        It is of another site or round, of another shape, or holds what is not a finite number.
+        They are of another shape, or hold what is not a finite number.
     """
     who = f"site {name}, round {request.round}"
-    if reply.site != name or reply.round != request.round:
-        message = (
-            f"{who}: the reply is of site {reply.site}, round {reply.round}; "
-            "restart that site and go on with --resume"
-        )
-        raise ProtocolError(message)
-    if len(reply.sums) != len(request.asked):
-        message = f"{who}: {len(reply.sums)} results for {len(request.asked)} sums asked"
-        raise ProtocolError(message)
     for asked, sums, like in zip(request.asked, reply.sums, expected, strict=True):
         for (field, array), shape in zip(fields(sums), like, strict=True):
             if np.shape(array) != shape:
