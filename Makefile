@@ -15,9 +15,9 @@ demo: .venv
 test: .venv .venv/torch
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# What is marked slow as well: larger cases of what other tests check.
+# What is marked slow as well, larger cases of what other tests check; compiled as users have it.
 test-all: .venv .venv/torch
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m ''
+	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist loadfile -m ''
 
 check: .venv
 	$(BIN)/ruff format --check .

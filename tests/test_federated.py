@@ -144,7 +144,9 @@ def test_rounds_do_not_depend_on_the_number_of_genes():
 @pytest.mark.parametrize(
     ("name", "design", "contrast"),
     [
-        ("lcl3", "~ study + gender", ("gender", "female", "male")),
+        pytest.param(
+            "lcl3", "~ study + gender", ("gender", "female", "male"), marks=pytest.mark.slow
+        ),
         ("airway", "~ cell + dex", ("dex", "trt", "untrt")),
         pytest.param(
             "fission", "~ strain * C(minute)", ("strain", "mut", "wt"), marks=pytest.mark.slow

@@ -90,8 +90,8 @@ def simulate(
         bool | None,
         typer.Option(
             "--masks/--no-masks",
-            help="Sites add masks that cancel in their sum: the coordinator sees totals of all sites "
-            "and nothing of one. On with three sites or more.",
+            help="Sites add masks that cancel in their sum: the coordinator sees totals of all "
+            "sites and nothing of one. On with three sites or more.",
             show_default=False,
         ),
     ] = None,

@@ -100,12 +100,9 @@ def census_of_all(
         )
         sent[name] = _Totals(**masks[name].hide(own._asdict(), digest("census", *asked)))
     total = unmasked(asked, 2, list(sent.values()))
-    counts = [np.rint(part).astype(int).tolist() for part in total[:2]]
-    both = (
-        dict(zip(names, part, strict=True))
-        for names, part in zip((cells, rows), counts, strict=True)
-    )
-    return Census(ALL, *both, total.crossproduct), sent
+    in_cells, in_rows = (np.rint(part).astype(int).tolist() for part in total[:2])
+    both = (dict(zip(cells, in_cells, strict=True)), dict(zip(rows, in_rows, strict=True)))
+    return Census(ALL, both[0], both[1], total.crossproduct), sent
 
 
 def design_cells(censuses: Sequence[Census]) -> tuple[dict[str, int], Groups]:
