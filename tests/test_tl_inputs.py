@@ -220,8 +220,8 @@ def test_layers_and_genes_of_files(data, tmp_path):
         io.read_layer(tmp_path / "e.csv", data)
     (tmp_path / "genes.txt").write_text("g003\n\n g010 \n")
     np.testing.assert_array_equal(
-        data.var_names[io.read_genes(tmp_path / "genes.txt", data)], ["g003", "g010"]
+        data.var_names[io.among(io.read_genes(path), data, path)], ["g003", "g010"]
     )
     (tmp_path / "genes.txt").write_text("g003\nnobody\n")
     with pytest.raises(io.InputError, match=r"1 of its 2 genes are not in the counts \(nobody\)"):
-        io.read_genes(tmp_path / "genes.txt", data)
+        io.among(io.read_genes(path), data, path)

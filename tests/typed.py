@@ -48,9 +48,13 @@ def checked(fn: Any = None, **settings: Any) -> Any:
 
     @functools.wraps(fn)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        with _scope:
-            _called.fn = fn
-            return typed(*args, **kwargs)
+        # A check of an argument may call others: properties of what a protocol asks for.
+        before, _called.fn = getattr(_called, "fn", None), fn
+        try:
+            with _scope:
+                return typed(*args, **kwargs)
+        finally:
+            _called.fn = before
 
     return wrapped
 

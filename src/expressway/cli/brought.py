@@ -31,7 +31,8 @@ def bring(adata: anndata.AnnData, brought: Brought, folder: Path | None = None) 
         A file cannot be read, or lacks a gene or sample.
     """
     if brought.control_genes is not None:
-        adata.var[_CONTROLS] = io.read_genes(brought.control_genes, adata)
+        path = brought.control_genes
+        adata.var[_CONTROLS] = io.among(io.read_genes(path), adata, path)
     for path, layer in ((brought.offsets, _OFFSETS), (brought.weights, _WEIGHTS)):
         if path is not None:
             adata.layers[layer] = io.read_layer(folder / path if folder else path, adata)

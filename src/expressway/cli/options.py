@@ -1,7 +1,10 @@
 """Options that commands share, by the sections of their help."""
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 from typer.core import TyperCommand
@@ -313,6 +316,40 @@ Overwrite = Annotated[
         "--overwrite", help="Replace the results that are in DIR.", rich_help_panel=OUTPUT
     ),
 ]
+
+
+def spread(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with an option for each field of the one NamedTuple among its parameters.
+
+    Its other parameters stay as they are; a field's annotation and default are the option's.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    (group,) = (p for p in signature.parameters.values() if hasattr(p.annotation, "_fields"))
+    kind = group.annotation
+    hints = get_type_hints(kind, include_extras=True)
+    own = [p for p in signature.parameters.values() if p is not group]
+    fields = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=kind._field_defaults.get(name, inspect.Parameter.empty),
+            annotation=hints[name],
+        )
+        for name in kind._fields
+    ]
+    first = [p for p in own if p.default is inspect.Parameter.empty]
+    last = [p for p in own if p.default is not inspect.Parameter.empty]
+    named = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*first, *fields, *last)]
+
+    @functools.wraps(command)
+    def spread_out(**given: Any) -> Any:
+        packed = kind(**{name: given.pop(name) for name in kind._fields})
+        return command(**given, **{group.name: packed})
+
+    del spread_out.__wrapped__
+    spread_out.__signature__ = signature.replace(parameters=named)  # type: ignore[attr-defined]
+    spread_out.__annotations__ = {p.name: p.annotation for p in named}
+    return spread_out
 
 
 class Sectioned(TyperCommand):

@@ -5,8 +5,32 @@ is another matter. Before any number moves the sites agree on genes, levels and 
 (`io.agreement`); then nothing but the sums of `run.protocol.STATISTICS` leaves a site.
 """
 
-from .analysis import Run, simulate
-from .joining import Rules
-from .tested import Kept, lrt, ql, shrink, stays
+from .analysis import Run, analyse, simulate
+from .joining import Question, Rules
+from .member import Kept, Member, Permissions
+from .outcome import Outcome, Wanted, outcome
+from .plan import LIMIT, PATIENCE, Plan, SiteSettings, result
+from .tested import lrt, ql, shrink, stays
 
-__all__ = ["Kept", "Rules", "Run", "lrt", "ql", "shrink", "simulate", "stays"]
+__all__ = [
+    "LIMIT",
+    "PATIENCE",
+    "Kept",
+    "Member",
+    "Outcome",
+    "Permissions",
+    "Plan",
+    "Question",
+    "Rules",
+    "Run",
+    "SiteSettings",
+    "Wanted",
+    "analyse",
+    "lrt",
+    "outcome",
+    "ql",
+    "result",
+    "shrink",
+    "simulate",
+    "stays",
+]

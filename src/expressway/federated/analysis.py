@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import anndata
@@ -11,16 +11,24 @@ import pandas as pd
 
 from expressway import _steps, _store, get, io
 from expressway.core.order import Groups
-from expressway.io.agreement import Agreement, take
+from expressway.io.agreement import Agreement
 from expressway.io.contrast import ContrastSpec
 from expressway.models import deseq
-from expressway.run import Federation, Ledger
-from expressway.run.masked import MaskedSite
+from expressway.run import Federation, Ledger, ProtocolError
+from expressway.run.remote import Line, RemoteSite
 
 from . import joining
-from .joining import Rules
+from .joining import Question, Rules
+from .member import Kept, Member, Permissions
 
 logger = logging.getLogger(__name__)
+
+Keeping = Callable[[Mapping[str, Any]], deseq.Stage]
+
+
+def nothing_kept(_: Mapping[str, Any]) -> deseq.Stage:
+    """Every stage is run."""
+    return deseq.at_once
 
 
 class Run(NamedTuple):
@@ -53,6 +61,25 @@ class Run(NamedTuple):
         return pd.DataFrame(self.ledger.left)
 
 
+class Direct:
+    """A channel to a member in this process; mistakes in its table are raised as they are."""
+
+    elsewhere = False
+
+    def __init__(self, name: str, adata: anndata.AnnData, permissions: Permissions) -> None:
+        self.kept: Kept | None = None
+        self.member = Member(name, lambda _: adata, permissions, keep=self._keep)
+
+    def ask(self, body: bytes) -> bytes:  # noqa: D102
+        try:
+            return self.member.answer(body)
+        except ProtocolError as error:
+            return self.member.refusal(body, str(error))
+
+    def _keep(self, _: str, kept: Kept) -> None:
+        self.kept = kept
+
+
 def simulate(
     sites: Mapping[str, anndata.AnnData],
     design: str,
@@ -64,7 +91,7 @@ def simulate(
     trend: Any = None,
     rules: Rules = Rules(),  # noqa: B008 (immutable)
     clock: io.Clock | None = None,
-    kept: Callable[[Mapping[str, Any]], deseq.Stage] = lambda _: deseq.at_once,
+    kept: Keeping = nothing_kept,
 ) -> Run:
     """Differential expression across sites, every message as it would be between them.
 
@@ -95,33 +122,47 @@ def simulate(
     run.ProtocolError
         A site sent what is not finite, of another shape or of another round.
     """
+    allowed = Permissions(None, rules.min_sites, rules.min_samples, plain=True)
+    run = secrets.token_hex(16)
+    lines = [Line(name, Direct(name, adata, allowed), run) for name, adata in sites.items()]
+    question = Question(design, contrast, dict(reference or {}), inputs, rules, {})
+    return analyse(lines, question, settings, trend=trend, clock=clock, kept=kept)
+
+
+def analyse(
+    lines: Sequence[Line],
+    question: Question,
+    settings: deseq.Settings = deseq.DEFAULTS,
+    *,
+    trend: Any = None,
+    clock: io.Clock | None = None,
+    kept: Keeping = nothing_kept,
+) -> Run:
+    """Differential expression of whatever sites are at the other ends of some lines.
+
+    Parameters
+    ----------
+    lines
+        To the sites, new ones.
+    question
+        What is asked.
+    settings, trend, clock, kept
+        As for `simulate`, which raises the same.
+    """
     clock = clock or io.Clock()
     settings, own = _steps.with_trend(settings, trend)
     _steps.check_settings(settings)
-    settings = io.chosen(settings, inputs)
+    settings = io.chosen(settings, question.inputs)
     with clock.stage("agreement"):
-        agreed = joining.agreed(sites, design, contrast, dict(reference or {}), rules)
-        agreement, reference, enrolled = agreed
-        wanted = io.contrast(agreement.design, contrast)
+        joined = joining.join(lines, question)
+        agreement, reference, ledger = joined.agreement, joined.reference, joined.ledger
+        wanted = io.contrast(agreement.design, question.contrast)
         for doubt in agreement.design.warnings:
             logger.warning("%s", doubt)
-        masked, sent = rules.masked(len(sites)), {}
-        censuses = [one.census for one in enrolled.values()]
-        masks = joining.masks(list(sites), secrets.token_bytes(32)) if masked else {}
-        if masked:
-            total, sent = joining.census_of_all(enrolled, masks)
-            censuses = [total]
-        cells = take(censuses, agreement, rules.min_samples)
-        numbers, groups = joining.design_cells(censuses)
-        members = [
-            joining.member(name, sites[name], agreement, one, numbers, inputs)
-            for name, one in enrolled.items()
-        ]
-        given = joining.given(sites, agreement, inputs)._replace(trend=own.trend)
-        ledger = joining.ledger(sites, design, agreement, enrolled, cells, sent)
+        given = joined.given._replace(trend=own.trend)
     p, g = len(agreement.design.names), len(agreement.genes)
     settings = settings._replace(keep_if_larger=False)
-    stage = kept(joining.identity(agreement, settings, members, given))
+    stage = kept(joining.identity(joined, question.formula, settings, given.trend))
 
     def counted(name: str, compute: Callable[[], Any]) -> Any:
         """A stage of which also the ledger's pages are kept."""
@@ -134,9 +175,8 @@ def simulate(
         ledger.restore(said)
         return result
 
-    one = [MaskedSite(m, masks[m.name]) for m in members] if masked else members
-    raw = Federation(one, g, p, ledger, masked=masked)
-    fit, cohort = deseq.fit(raw, groups, settings, counted, given)
+    raw = Federation([RemoteSite(line) for line in lines], g, p, ledger, masked=joined.masked)
+    fit, cohort = deseq.fit(raw, joined.groups, settings, counted, given)
     warned = (*_steps.trend_doubts(fit), *_steps.weight_doubts(fit))
     doubts = [*agreement.design.warnings, *warned]
     genes = pd.Index(agreement.genes)
@@ -145,7 +185,7 @@ def simulate(
     adata = anndata.AnnData(np.zeros((0, g)), var=pd.DataFrame(index=genes))
     nobody = np.zeros((0, p))
     coded = agreement.design.__class__(**{**vars(agreement.design), "matrix": nobody})
-    _store.store_fit(adata, "de", fit, _store.Origin(coded, reference, None, inputs))
+    _store.store_fit(adata, "de", fit, _store.Origin(coded, reference, None, question.inputs))
     # A largest distance is one sample's: `flagged` counts them instead.
     adata.varm["de_genes"] = io.genes_table(fit, genes).drop(columns="max_cooks")
     _store.store_results(adata, "de", table, found, wanted.name)
@@ -153,4 +193,5 @@ def simulate(
     columns = {name: {**c, "levels": list(c["levels"])} for name, c in columns.items()}
     more = {"seconds": clock.seconds, "warnings": doubts, "columns": columns}
     adata.uns["de"] |= more
+    cells, groups = joined.cells, joined.groups
     return Run(adata, cast("Federation", cohort), fit, agreement, cells, ledger, groups)

@@ -1,31 +1,29 @@
-"""How sites join an analysis: the agreement, their rows and what is recorded of it."""
+"""How sites join an analysis: the coordinator's end of the agreement."""
 
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import anndata
 import numpy as np
 import pandas as pd
 
-from expressway import _rows, _steps, io
-from expressway.core.cohort import Pooled, samples
+from expressway import _steps, io
 from expressway.core.order import Groups
-from expressway.core.sparse import Sparse
-from expressway.io.agreement import Agreement, Census, Coded, agree, code, describe
+from expressway.io.agreement import Agreement, Census, Column, Description, agree, take
 from expressway.io.contrast import ContrastSpec
 from expressway.models import deseq
 from expressway.models.trend import Trend
-from expressway.run import Ledger, Site
-from expressway.run.masked import digest, unmasked
-from expressway.run.masks import Masks, new_key, public_key
+from expressway.run import Ledger, ProtocolError
+from expressway.run.federation import at_once
+from expressway.run.masked import unmasked
+from expressway.run.masks import Hidden
 from expressway.run.protocol import Asked
+from expressway.run.remote import Line
+
+from .member import JOINING, MASKED_FROM
 
 # What the column of a census of all sites is called.
 ALL = "all sites"
-# With two sites each sees the other's share as the total less its own.
-MASKED_FROM = 3
 
 
 class Rules(NamedTuple):
@@ -44,68 +42,176 @@ class Rules(NamedTuple):
         return sites >= MASKED_FROM if self.masks is None else self.masks
 
 
-def agreed(
-    sites: Mapping[str, anndata.AnnData],
-    formula: str,
-    contrast: ContrastSpec | None,
-    reference: dict[str, str],
-    rules: Rules,
-) -> tuple[Agreement, dict[str, str], dict[str, Coded]]:
-    """What the sites agree on, and each one's samples coded by it."""
-    if len(sites) < rules.min_sites:
+class Question(NamedTuple):
+    """What is asked of the sites."""
+
+    formula: str
+    contrast: ContrastSpec | None
+    reference: Mapping[str, str]
+    inputs: io.Inputs
+    rules: Rules
+    files: Mapping[str, Any]
+    """Names of files that each site has of its own, and what else its table needs."""
+
+
+class Joined(NamedTuple):
+    """What the sites and the coordinator have agreed on."""
+
+    agreement: Agreement
+    reference: dict[str, str]
+    cells: pd.DataFrame
+    """Samples of each site in each combination of levels; under masks those of all together."""
+    groups: Groups
+    """Design cells of all sites, and how many samples are in each."""
+    given: deseq.Given
+    digests: dict[str, str]
+    """Of each site's data, made there."""
+    ledger: Ledger
+    """Has the rounds of the agreement."""
+    masked: bool
+
+
+class _Totals(NamedTuple):
+    """The numbers of a census."""
+
+    cells: Any
+    rows: Any
+    crossproduct: Any
+
+
+def join(lines: Sequence[Line], question: Question) -> Joined:
+    """The agreement of all sites.
+
+    Raises
+    ------
+    InputError
+        Sites are too few or differ in genes or columns, a design cell has fewer samples than the
+        rules ask for, or the design cannot be made.
+    ProtocolError
+        A site refuses, or answers what is no answer.
+    """
+    rules, names = question.rules, [line.name for line in lines]
+    if len(lines) < rules.min_sites:
         message = (
-            f"{len(sites)} site{'' if len(sites) == 1 else 's'}; at least {rules.min_sites} are "
+            f"{len(lines)} site{'' if len(lines) == 1 else 's'}; at least {rules.min_sites} are "
             "needed (--min-sites)"
         )
         raise io.InputError(message)
-    descriptions = [describe(name, adata, formula) for name, adata in sites.items()]
-    agreement = agree(descriptions, formula, reference, intersect=rules.common_genes)
-    base = _steps.base_level(contrast, agreement.design, reference)
+    masked = rules.masked(len(lines))
+    brought = {"inputs": list(question.inputs), **question.files}
+    about = {"formula": question.formula, "sites": names, "masks": masked, "brought": brought}
+    said = _ask(lines, "describe", about)
+    for line in lines:
+        line.leaves = said[line.name]["leaves"] is True
+    agreement, reference = _agreed(said, question)
+    peers = {
+        name: {key: one[key] for key in ("public", "signature", "certificate")}
+        for name, one in said.items()
+    }
+    sealed = _ask(lines, "keys", {"peers": peers})[names[0]]["sealed"]
+    columns = {name: [c.number, list(c.levels)] for name, c in agreement.columns.items()}
+    design = {
+        "sealed": sealed,
+        "genes": list(agreement.genes),
+        "columns": columns,
+        "formula": question.formula,
+        "reference": reference,
+        "names": list(agreement.design.names),
+    }
+    coded = _ask(lines, "code", design)
+    census, totals = _census(lines, coded, masked, len(agreement.design.names))
+    cells = take(census, agreement, rules.min_samples)
+    numbers, groups = _design_cells(census)
+    every = {str(cell): int(count) for cell, count in cells.sum(axis=1).items()}
+    begun = _ask(lines, "begin", {"cells": every, "numbers": numbers})
+    controls = _controls({name: one["controls"] for name, one in coded.items()}, agreement.genes)
+    given = deseq.Given(
+        controls=controls,
+        offsets=question.inputs.offsets is not None,
+        weighted=question.inputs.precision is not None,
+    )
+    digests = {name: str(one["digest"]) for name, one in begun.items()}
+    ledger = _ledger(lines, cells, totals)
+    return Joined(agreement, reference, cells, groups, given, digests, ledger, masked)
+
+
+def _ask(lines: Sequence[Line], kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """The answers of all sites to the same message."""
+    found = at_once(lambda line: line.ask(kind, content), lines)
+    needed = {
+        "describe": {"genes", "columns", "public", "signature", "certificate", "leaves"},
+        "keys": {"sealed"},
+        "code": {"cells", "rows", "controls"},
+        "census": set(_Totals._fields),
+        "begin": {"digest"},
+    }[kind]
+    for line, one in zip(lines, found, strict=True):
+        if not isinstance(one, dict) or set(one) != needed:
+            message = f"site {line.name} answers {kind!r} with something else; run one version"
+            raise ProtocolError(message)
+    return {line.name: one for line, one in zip(lines, found, strict=True)}
+
+
+def _agreed(said: Mapping[str, Any], question: Question) -> tuple[Agreement, dict[str, str]]:
+    """One design of all descriptions, and its reference levels."""
+    descriptions = [
+        Description(
+            name,
+            tuple(one["genes"]),
+            {
+                key: Column(number, tuple(levels))
+                for key, (number, levels) in one["columns"].items()
+            },
+        )
+        for name, one in said.items()
+    ]
+    formula, reference = question.formula, dict(question.reference)
+    genes = question.rules.common_genes
+    agreement = agree(descriptions, formula, reference, intersect=genes)
+    base = _steps.base_level(question.contrast, agreement.design, reference)
     if base:
         reference |= base
-        agreement = agree(descriptions, formula, reference, intersect=rules.common_genes)
-    # The sites' own: the coordinator of a real run never sees it.
-    key = secrets.token_bytes(32)
-    coded = {name: code(name, agreement, adata, key) for name, adata in sites.items()}
-    return agreement, reference, coded
+        agreement = agree(descriptions, formula, reference, intersect=genes)
+    return agreement, reference
 
 
-def masks(names: Sequence[str], run: bytes) -> dict[str, Masks]:
-    """Masks of each site: keys made at the sites, of which they show each other the public half."""
-    own = {name: new_key() for name in names}
-    public = {name: public_key(key) for name, key in own.items()}
-    return {
-        name: Masks(name, key, {n: k for n, k in public.items() if n != name}, run)
-        for name, key in own.items()
-    }
-
-
-def census_of_all(
-    coded: Mapping[str, Coded], masks: Mapping[str, Masks]
-) -> tuple[Census, dict[str, Any]]:
-    """The census of all sites together, and the masked one that each sent.
+def _census(
+    lines: Sequence[Line], coded: Mapping[str, Any], masked: bool, p: int
+) -> tuple[list[Census], dict[str, _Totals]]:
+    """The census of each site, or under masks that of all together, and what each one sent.
 
     Which combinations of levels and which design rows there are (by a digest) each site names; how
     many samples have them is seen of all sites together only.
     """
-    cells = list(dict.fromkeys(cell for one in coded.values() for cell in one.census.cells))
-    rows = list(dict.fromkeys(row for one in coded.values() for row in one.census.rows))
-    asked = Asked("census", (np.array(cells), np.array(rows)), (), None)
-    sent = {}
-    for name, one in coded.items():
-        own = _Totals(
-            np.array([one.census.cells.get(cell, 0) for cell in cells], float),
-            np.array([one.census.rows.get(row, 0) for row in rows], float),
-            one.census.crossproduct,
-        )
-        sent[name] = _Totals(**masks[name].hide(own._asdict(), digest("census", *asked)))
-    total = unmasked(asked, 2, list(sent.values()))
+    cells = list(dict.fromkeys(cell for one in coded.values() for cell in one["cells"]))
+    rows = list(dict.fromkeys(row for one in coded.values() for row in one["rows"]))
+    asked = {"cells": cells, "rows": rows}
+    sent = _ask(lines, "census", asked)
+    totals = {name: _Totals(**one) for name, one in sent.items()}
+    shapes = _Totals((len(cells),), (len(rows),), (p, p))
+    for name, total in totals.items():
+        for field, part, shape in zip(total._fields, total, shapes, strict=True):
+            found = part.limbs.shape[:-1] if isinstance(part, Hidden) else np.shape(part)
+            if found != shape or isinstance(part, Hidden) != masked:
+                message = f"site {name}: its census has {field} of another shape, or mask"
+                raise ProtocolError(message)
+    if masked:
+        total = unmasked(Asked("census", (), (), None), 4, list(totals.values()))
+        return [_counted(ALL, cells, rows, total)], totals
+    return [_counted(name, cells, rows, total) for name, total in totals.items()], totals
+
+
+def _counted(name: str, cells: Sequence[str], rows: Sequence[str], total: _Totals) -> Census:
+    """A census from its numbers, without what is not there."""
     in_cells, in_rows = (np.rint(part).astype(int).tolist() for part in total[:2])
-    both = (dict(zip(cells, in_cells, strict=True)), dict(zip(rows, in_rows, strict=True)))
-    return Census(ALL, both[0], both[1], total.crossproduct), sent
+    both = [
+        {key: n for key, n in zip(keys, counts, strict=True) if n}
+        for keys, counts in ((cells, in_cells), (rows, in_rows))
+    ]
+    return Census(name, both[0], both[1], total.crossproduct)
 
 
-def design_cells(censuses: Sequence[Census]) -> tuple[dict[str, int], Groups]:
+def _design_cells(censuses: Sequence[Census]) -> tuple[dict[str, int], Groups]:
     """A number for each design row that any site has, and how many samples have it.
 
     Numbered by size and then as met, so that they do not depend on the key.
@@ -118,112 +224,60 @@ def design_cells(censuses: Sequence[Census]) -> tuple[dict[str, int], Groups]:
     return numbers, Groups(np.arange(len(size)), np.array(list(size.values())))
 
 
-def member(
-    name: str,
-    adata: anndata.AnnData,
-    agreement: Agreement,
-    coded: Coded,
-    numbers: Mapping[str, int],
-    inputs: io.Inputs,
-) -> Site:
-    """A site with its rows: the agreed genes in the agreed order, its design cells numbered."""
-    part = adata[:, list(agreement.genes)]
-    owner = f"site {name}: adata"
-    rows = samples(_rows.counts(part, None, owner), coded.matrix)
-    rows = io.rows_with(rows, part, inputs, owner, alone=False)
-    cell = np.array([numbers[row] for row in coded.rows])
-    return Site(name, Pooled(rows._replace(cell=cell)))
-
-
-def given(
-    sites: Mapping[str, anndata.AnnData], agreement: Agreement, inputs: io.Inputs
-) -> deseq.Given:
-    """What the sites bring beside counts and design.
+def _controls(found: Mapping[str, Any], genes: Sequence[str]) -> np.ndarray | None:
+    """Places of the control genes.
 
     Raises
     ------
     InputError
-        They differ in their control genes.
+        The sites differ in them.
     """
-    genes = list(agreement.genes)
-    parts = {name: adata[:, genes] for name, adata in sites.items()}
-    if inputs.control_genes is not None:
-        found = {
-            name: io.control_genes(part, inputs, f"site {name}: adata")
-            for name, part in parts.items()
-        }
-        (first, one), *others = found.items()
-        for name, other in others:
-            differ = np.flatnonzero(np.asarray(one) != np.asarray(other))
-            if len(differ):
-                message = (
-                    f"sites {first} and {name} differ in whether gene {genes[differ[0]]} is a "
-                    f"control gene ({len(differ)} such): mark the same genes everywhere"
-                )
-                raise io.InputError(message)
-    return io.given(next(iter(parts.values())), inputs)
+    (first, one), *others = found.items()
+    for name, other in others:
+        if (one is None) != (other is None) or (one is not None and len(one) != len(other)):
+            message = f"sites {first} and {name} differ in whether they have control genes"
+            raise io.InputError(message)
+        differ = np.flatnonzero(np.asarray(one) != np.asarray(other))
+        if one is not None and len(differ):
+            message = (
+                f"sites {first} and {name} differ in whether gene {genes[differ[0]]} is a "
+                f"control gene ({len(differ)} such): mark the same genes everywhere"
+            )
+            raise io.InputError(message)
+    return None if one is None else np.flatnonzero(one)
 
 
-def ledger(
-    sites: Mapping[str, anndata.AnnData],
-    formula: str,
-    agreement: Agreement,
-    enrolled: Mapping[str, Coded],
-    cells: pd.DataFrame,
-    sent: Mapping[str, Any],
-) -> Ledger:
-    """A ledger that has the two rounds of the agreement: descriptions, and the census."""
-    smallest = {name: min(one.census.cells.values()) for name, one in enrolled.items()}
-    behind = {name: adata.n_obs for name, adata in sites.items()}
-    ledger = Ledger(behind, smallest, int(cells.sum(axis=1).min()))
-    names = ["\n".join(agreement.genes), str(dict(agreement.columns)), formula]
-    text = len(" ".join(names).encode())
-    ledger.begin()
-    for name in enrolled:
-        ledger.up[name] += text
-    ledger.begin()
-    for name, one in enrolled.items():
-        ledger.down[name] += text
-        ledger.receive(name, "census", sent.get(name, _Totals.of(one.census)))
+def _ledger(lines: Sequence[Line], cells: pd.DataFrame, totals: Mapping[str, _Totals]) -> Ledger:
+    """A ledger that has the rounds of the agreement.
+
+    Under masks the coordinator knows the samples of all sites together, and writes down those.
+    """
+    smallest = int(cells.sum(axis=1).min())
+    count, least = {}, {}
+    for line in lines:
+        own = cells[ALL if ALL in cells else line.name]
+        count[line.name], least[line.name] = int(own.sum()), int(own[own > 0].min())
+    ledger = Ledger(count, least, smallest)
+    for kind in JOINING:
+        ledger.begin()
+        for line in lines:
+            if kind == "census":
+                ledger.receive(line.name, "census", totals[line.name])
+    for line in lines:
+        ledger.up[line.name], ledger.down[line.name] = line.up, line.down
     return ledger
 
 
-class _Totals(NamedTuple):
-    """The numbers of a census."""
-
-    cells: Any
-    rows: Any
-    crossproduct: Any
-
-    @classmethod
-    def of(cls, census: Census) -> "_Totals":
-        """Those of one site."""
-        cells, rows = (np.array(list(part.values())) for part in (census.cells, census.rows))
-        return cls(cells, rows, census.crossproduct)
-
-
-def identity(
-    agreement: Agreement, settings: deseq.Settings, members: Sequence[Site], given: deseq.Given
-) -> dict[str, Any]:
+def identity(joined: Joined, formula: str, settings: deseq.Settings, trend: Any) -> dict[str, Any]:
     """What a run is, to tell whether the stages kept on a disk are its own."""
-    digests = {site.name: _digest(site) for site in members}
-    own, controls = given.trend, given.controls
-    nodes = [own.log_mean, own.log_dispersion] if isinstance(own, Trend) else []
+    agreement, controls = joined.agreement, joined.given.controls
+    nodes = [trend.log_mean, trend.log_dispersion] if isinstance(trend, Trend) else []
     return {
-        "formula": agreement.design.formula,
+        "formula": formula,
         "coefficients": agreement.design.names,
         "genes": json.dumps(agreement.genes),
         "settings": settings._asdict(),
-        "sites": digests,
+        "sites": joined.digests,
         "controls": None if controls is None else io.digest(controls),
         "trend": io.digest(*nodes),
     }
-
-
-def _digest(site: Site) -> str:
-    """Of a site's counts, design and what else it brings, made there."""
-    rows = site.rows.rows
-    y: Any = rows.y
-    parts = y if isinstance(y, Sparse) else (np.asarray(y, float),)
-    brought = (rows.x, rows.offset, rows.precision)
-    return io.digest(*map(np.asarray, (*parts, *brought)))

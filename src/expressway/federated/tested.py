@@ -1,34 +1,17 @@
 """More that is asked of several sites: other tests, shrinkage, and what stays at each."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 
 from expressway import _steps, _store, io
-from expressway.core.cohort import compiled
 from expressway.core.nested import without
-from expressway.core.sparse import library_size
 from expressway.io.contrast import ContrastSpec
-from expressway.models import nb
-from expressway.run import Site
-from expressway.run.masked import MaskedSite
+from expressway.run.remote import RemoteSite
 
-from .analysis import Run
-
-
-class Kept(NamedTuple):
-    """What stays at a site."""
-
-    samples: pd.DataFrame
-    """Size factor and library size of each of its samples.
-
-    Where sites bring a matrix of normalisation, the size factor is the geometric mean over the
-    genes of the sample's factors.
-    """
-    fitted: pd.DataFrame
-    """Means that the model gives its samples of each gene (counts); NaN for genes not fitted."""
+from .analysis import Direct, Run
+from .member import Kept
 
 
 def shrink(
@@ -131,19 +114,18 @@ def _tested(
     return table
 
 
-def stays(run: Run, site: str, names: Sequence[str]) -> Kept:
-    """What stays at a site: computed there, from what the coordinator sent.
-
-    Parameters
-    ----------
-    names
-        Of the site's samples.
-    """
+def stays(run: Run, site: str) -> Kept:
+    """What stays at a site of `simulate`: computed there, from what the coordinator sends."""
+    keep(run, site)
     one = next(s for s in run.cohort.sites if s.name == site)
-    one = one.site if isinstance(one, MaskedSite) else one
-    assert isinstance(one, Site)
-    rows = one.rows.rows
-    mean = np.asarray(compiled(nb.mean)(run.fit.gene.beta, rows._replace(y=np.zeros((0, 0)))))
-    library = library_size(rows.y).astype(int)
-    sizes = io.samples_table(np.mean(rows.offset, axis=1), library, pd.Index(names))
-    return Kept(sizes, pd.DataFrame(mean, index=sizes.index, columns=run.adata.var_names))
+    assert isinstance(one, RemoteSite)
+    assert isinstance(one.line.channel, Direct)
+    assert one.line.channel.kept is not None
+    return one.line.channel.kept
+
+
+def keep(run: Run, site: str) -> None:
+    """Let a site compute and keep what is its own: size factors, and means of the model."""
+    one = next(s for s in run.cohort.sites if s.name == site)
+    assert isinstance(one, RemoteSite)
+    one.line.of(one.cohort, {"beta": np.asarray(run.fit.gene.beta)}, "stays")

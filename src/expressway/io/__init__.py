@@ -23,6 +23,7 @@ from .inputs import control_genes as control_genes
 from .inputs import given as given
 from .inputs import log_offsets as log_offsets
 from .inputs import rows_with as rows_with
+from .layers import among as among
 from .layers import read_genes as read_genes
 from .layers import read_layer as read_layer
 from .load import WORKING as WORKING
@@ -45,6 +46,7 @@ from .report import Part as Part
 from .report import Report as Report
 from .report import tally as tally
 from .report import write_report as write_report
+from .sites import read_site as read_site
 from .sites import read_sites as read_sites
 from .sums import sum_rows as sum_rows
 from .tables import Influences as Influences

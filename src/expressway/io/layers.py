@@ -1,5 +1,6 @@
 """Matrices of genes × samples, and lists of genes, from files beside the counts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import anndata as ad
@@ -63,13 +64,13 @@ def read_layer(path: str | Path, adata: ad.AnnData) -> Float[np.ndarray, "n g"]:
     return dense
 
 
-def read_genes(path: str | Path, adata: ad.AnnData) -> Bool[np.ndarray, "g"]:
-    """Which genes of an AnnData a file names: one gene a line; empty lines are left out.
+def read_genes(path: str | Path) -> list[str]:
+    """Names of genes in a file: one gene a line; empty lines are left out.
 
     Raises
     ------
     InputError
-        The file cannot be read, names no gene, or one that the AnnData lacks.
+        The file cannot be read.
     """
     path = Path(path)
     try:
@@ -77,7 +78,23 @@ def read_genes(path: str | Path, adata: ad.AnnData) -> Bool[np.ndarray, "g"]:
     except (OSError, UnicodeDecodeError) as error:
         message = f"{path}: cannot be read as text, one gene a line: {error}"
         raise InputError(message) from error
-    names = pd.Index([line.strip() for line in lines if line.strip()], dtype=object)
+    return [line.strip() for line in lines if line.strip()]
+
+
+def among(genes: Sequence[str], adata: ad.AnnData, path: str | Path) -> Bool[np.ndarray, "g"]:
+    """Which genes of an AnnData are among some.
+
+    Parameters
+    ----------
+    path
+        The file that names them.
+
+    Raises
+    ------
+    InputError
+        There are none, or one that the AnnData lacks.
+    """
+    names = pd.Index(list(genes), dtype=object)
     missing = names.difference(adata.var_names, sort=False)
     if not len(names) or len(missing):
         what = f"{len(missing)} of its {len(names)} genes are not in the counts ({some(missing)})"

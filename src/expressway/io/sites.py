@@ -37,7 +37,23 @@ def read_sites(folder: str | Path) -> dict[str, anndata.AnnData]:
             "samples.csv or an h5ad file"
         )
         raise InputError(message)
-    return {place.name: read_counts(*_files(place)) for place in places}
+    return {place.name: read_site(place) for place in places}
+
+
+def read_site(folder: str | Path) -> anndata.AnnData:
+    """Return the counts of one site, samples × genes.
+
+    Parameters
+    ----------
+    folder
+        Holds ``counts.csv`` (or tsv, mtx, also gzipped) and ``samples.csv``, or one h5ad file.
+
+    Raises
+    ------
+    InputError
+        As of `read_sites`.
+    """
+    return read_counts(*_files(Path(folder)))
 
 
 def _files(place: Path) -> tuple[Path, Path | None]:

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -14,7 +15,21 @@ from expressway.models.size_iteration import one_level
 
 from .masked import check_masked, unmasked
 from .masks import Hidden
-from .protocol import AbstractSite, Asked, Request, check, check_round, fields, shapes, size
+from .protocol import (
+    AbstractSite,
+    Asked,
+    Reply,
+    Request,
+    check,
+    check_round,
+    expect,
+    fields,
+    named,
+    size,
+)
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Left(NamedTuple):
@@ -99,6 +114,26 @@ class Ledger:
         self.up, self.down = dict(said["up"]), dict(said["down"])
 
 
+def at_once(fn: Callable[[T], R], sites: Sequence[T]) -> list[R]:
+    """``[fn(site) for site in sites]``; sites in other processes are asked at the same time.
+
+    The first failure ends it: what is still asked of others is waited for by nobody.
+    """
+    if not any(getattr(site, "elsewhere", False) for site in sites):
+        return [fn(site) for site in sites]
+    threads = ThreadPoolExecutor(len(sites), "site")
+    try:
+        futures = [threads.submit(fn, site) for site in sites]
+        wait(futures, return_when=FIRST_EXCEPTION)
+        # In the order of the sites, but one that failed before those that have not answered yet.
+        for future in futures:
+            if future.done():
+                future.result()
+        return [future.result() for future in futures]
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+
+
 class Federation:
     """Cohort of several sites: nothing but totals of listed statistics comes from one.
 
@@ -161,16 +196,22 @@ class Federation:
         """Several sums in one round."""
         ledger = self._ledger
         asked = tuple(Asked(a.statistic.__name__, a.args, a.shared, a.genes) for a in asks)
-        request = Request(ledger.begin(), asked)
-        expected = tuple(shapes(a, self._genes, self._coefficients) for a in asks)
-        replies = []
-        for site in self._sites:
-            ledger.send(site.name, [(a.args, a.shared, a.genes) for a in asks])
+        request = Request(ledger.begin(), asked, ledger.stage)
+        expected = tuple(expect(a, self._genes, self._coefficients) for a in asks)
+
+        def answer(site: AbstractSite) -> Reply:
             reply = site.answer(request)
             check_round(reply, request, site.name)
+            reply = named(reply, expected, request)
             (check_masked if self._masked else check)(reply, request, expected, site.name)
+            return reply
+
+        for site in self._sites:
+            ledger.send(site.name, [(a.args, a.shared, a.genes) for a in asks])
+        replies = []
+        for reply in at_once(answer, self._sites):
             for one, sums in zip(asked, reply.sums, strict=True):
-                ledger.receive(site.name, one.statistic, sums)
+                ledger.receive(reply.site, one.statistic, sums)
             replies.append(reply.sums)
         if self._masked:
             parts = zip(asked, *replies, strict=True)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from .masks import Hidden, Masks, add, decode
-from .protocol import AbstractSite, Asked, ProtocolError, Reply, Request, fields
+from .protocol import AbstractSite, Asked, Expected, ProtocolError, Reply, Request, fields
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +79,7 @@ def digest(*parts: Any) -> bytes:
     return found.digest()
 
 
-def check_masked(
-    reply: Reply, request: Request, expected: Sequence[list[tuple[int, ...]]], name: str
-) -> None:
+def check_masked(reply: Reply, request: Request, expected: Sequence[Expected], name: str) -> None:
     """Refuse masked totals of another shape; nothing else can be seen of them.
 
     Raises
@@ -89,8 +87,8 @@ def check_masked(
     ProtocolError
         Names the site.
     """
-    for asked, sums, like in zip(request.asked, reply.sums, expected, strict=True):
-        for (field, hidden), shape in zip(fields(sums), like, strict=True):
+    for asked, sums, (_, shapes) in zip(request.asked, reply.sums, expected, strict=True):
+        for (field, hidden), shape in zip(fields(sums), shapes, strict=True):
             limbs = hidden.limbs if isinstance(hidden, Hidden) else np.zeros(0)
             if limbs.shape != (*shape, 2) or limbs.dtype != np.uint64:
                 message = (

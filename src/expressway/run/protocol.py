@@ -70,6 +70,8 @@ CHANGES = (
     outliers.replaced,
     projected,
 )
+# The tuples with names that come as arguments of these.
+ARGUMENTS = (profile.Shape, outliers.Fitted, normal_prior.Ridged)
 
 _STATISTIC = {statistic.__name__: statistic for statistic in STATISTICS}
 _CHANGE = {change.__name__: change for change in CHANGES}
@@ -93,6 +95,8 @@ class Request(NamedTuple):
 
     round: int
     asked: tuple[Asked, ...]
+    stage: str = ""
+    """Of the analysis, for records."""
 
 
 class Reply(NamedTuple):
@@ -101,6 +105,16 @@ class Reply(NamedTuple):
     site: str
     round: int
     sums: tuple[Any, ...]
+    """NamedTuples, or dicts of the same fields."""
+
+
+class Expected(NamedTuple):
+    """What a site's result of one sum looks like."""
+
+    kind: type[Any]
+    """The statistic's NamedTuple."""
+    shapes: tuple[tuple[int, ...], ...]
+    """Of its fields."""
 
 
 @runtime_checkable
@@ -179,9 +193,30 @@ def check_round(reply: Reply, request: Request, name: str) -> None:
         raise ProtocolError(message)
 
 
-def check(
-    reply: Reply, request: Request, expected: Sequence[list[tuple[int, ...]]], name: str
-) -> None:
+def named(reply: Reply, expected: Sequence[Expected], request: Request) -> Reply:
+    """The reply with each result as the statistic's NamedTuple.
+
+    Raises
+    ------
+    ProtocolError
+        A result has other fields.
+    """
+    sums = []
+    for asked, one, (kind, _) in zip(request.asked, reply.sums, expected, strict=True):
+        found = dict(fields(one))
+        wanted: tuple[str, ...] = kind._fields
+        if set(found) != set(wanted):
+            message = (
+                f"site {reply.site}, round {request.round}: {asked.statistic} has the totals "
+                f"{', '.join(map(str, found)) or 'none'} where "
+                f"{', '.join(wanted)} were asked; all sites must run the same version"
+            )
+            raise ProtocolError(message)
+        sums.append(kind(**found))
+    return reply._replace(sums=tuple(sums))
+
+
+def check(reply: Reply, request: Request, expected: Sequence[Expected], name: str) -> None:
     """Refuse totals that cannot be right.
 
     Parameters
@@ -189,43 +224,44 @@ def check(
     reply, request
         What came, and what it should answer.
     expected
-        Shapes of each result (`shapes`).
+        What each result looks like (`expect`).
     name
         The site that was asked.
 
     Raises
     ------
     ProtocolError
-        They are of another shape, or hold what is not a finite number.
+        They are no numbers, of another shape, or hold what is not a finite number.
     """
     who = f"site {name}, round {request.round}"
-    for asked, sums, like in zip(request.asked, reply.sums, expected, strict=True):
-        for (field, array), shape in zip(fields(sums), like, strict=True):
-            if np.shape(array) != shape:
+    for asked, sums, (_, shapes) in zip(request.asked, reply.sums, expected, strict=True):
+        for (field, array), shape in zip(fields(sums), shapes, strict=True):
+            found = np.asarray(array)
+            if found.shape != shape or found.dtype.kind not in "biuf":
+                like = "" if found.dtype.kind in "biuf" else f" of {found.dtype}"
                 message = (
-                    f"{who}: {asked.statistic}.{field} has shape {np.shape(array)} where "
+                    f"{who}: {asked.statistic}.{field} has shape {found.shape}{like} where "
                     f"{shape} was asked; all sites must run the same version"
                 )
                 raise ProtocolError(message)
-            bad = np.argwhere(~np.isfinite(array))
+            bad = np.argwhere(~np.isfinite(found))
             if len(bad):
                 message = (
                     f"{who}: {asked.statistic}.{field} is not a finite number ({len(bad)} such, "
-                    f"first for gene {bad[0][0] + 1} of the {len(array)} asked); check its data"
+                    f"first for gene {bad[0][0] + 1} of the {len(found)} asked); check its data"
                 )
                 raise ProtocolError(message)
 
 
-def shapes(ask: Ask, genes: int, coefficients: int) -> list[tuple[int, ...]]:
-    """Shape of each of a statistic's totals, from those of its arguments."""
+def expect(ask: Ask, genes: int, coefficients: int) -> Expected:
+    """What a statistic's totals look like, from the shapes of its arguments."""
     count = genes if ask.genes is None else len(ask.genes)
     args, shared = (jax.tree.flatten(part) for part in (ask.args, ask.shared))
     beside = tuple(np.shape(leaf)[1:] for leaf in args[0])
     alike = tuple((np.shape(leaf), np.asarray(leaf).dtype) for leaf in shared[0])
     trees = (args[1], shared[1])
-    return [
-        (count, *shape) for shape in _of_one_gene(ask.statistic, coefficients, trees, beside, alike)
-    ]
+    kind, shapes = _of_one_gene(ask.statistic, coefficients, trees, beside, alike)
+    return Expected(kind, tuple((count, *shape) for shape in shapes))
 
 
 @functools.lru_cache
@@ -235,17 +271,18 @@ def _of_one_gene(
     trees: tuple[Any, Any],
     beside: tuple[tuple[int, ...], ...],
     alike: tuple[tuple[tuple[int, ...], Any], ...],
-) -> list[tuple[int, ...]]:
+) -> Expected:
     """Shapes without the genes' axis: a statistic is traced once for each kind of arguments."""
     args = trees[0].unflatten([jax.ShapeDtypeStruct((1, *shape), float) for shape in beside])
     shared = trees[1].unflatten([jax.ShapeDtypeStruct(*like) for like in alike])
     rows = samples(np.zeros((1, 1)), np.zeros((1, coefficients)))
-    return [total.shape[1:] for total in jax.eval_shape(statistic, *args, *shared, rows)]
+    found = jax.eval_shape(statistic, *args, *shared, rows)
+    return Expected(type(found), tuple(total.shape[1:] for total in found))
 
 
 def fields(sums: Any) -> list[tuple[str, Any]]:
-    """Names and arrays of a statistic's result."""
-    return list(sums._asdict().items())
+    """Names and arrays of a statistic's result, a NamedTuple or a dict."""
+    return list((sums if isinstance(sums, dict) else sums._asdict()).items())
 
 
 def size(message: Any) -> int:

@@ -1,0 +1,237 @@
+"""`expressway federated provision`, `coordinator`, `site` and `run`: analyses of real sites."""
+
+import contextlib
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from expressway import federated, io
+from expressway.run import kits
+
+from . import across, brought, ends, folder, options
+
+RUN_EXAMPLE = """\b
+Example:
+  expressway federated run kits/admin@example.org --design '~ study + gender' \\
+      --contrast gender female male --out results
+"""
+# Seconds between two looks at a run, and after which a silent coordinator is given up.
+_LOOK, _GIVEN_UP = 0.5, 30.0
+
+_console = Console(highlight=False)
+
+
+def add(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(provision)
+    app.command()(coordinator)
+    app.command()(site)
+    app.command(epilog=RUN_EXAMPLE, cls=options.Sectioned)(options.spread(run))
+
+
+def provision(
+    project: Annotated[
+        Path, typer.Argument(metavar="PROJECT", help="Who takes part: project.yml.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the kits.")] = Path("kits"),
+) -> None:
+    """Make a kit for the coordinator, each site and the administrator.
+
+    A kit is a folder with a certificate, its key and settings; send each to its owner by a way that
+    nobody else can read. DIR/authority has the key that makes certificates: it stays where it is.
+    """
+    with ends.one_line_errors():
+        made = kits.provision(kits.read_project(project), out)
+        for name, kit in made.items():
+            role = kits.read_kit(kit, json.loads((kit / "local/roster.json").read_text())["role"])
+            ends.say(_console, f"{kit}  {role.role} {name}")
+        ends.say(_console, f"{out / 'authority'}  makes more kits; keep it to yourself")
+
+
+def coordinator(
+    kit: Annotated[Path, typer.Argument(metavar="KIT", help="Folder of the coordinator's kit.")],
+) -> None:
+    """Serve as coordinator until Ctrl-C: sites and the administrator connect to it."""
+    with ends.one_line_errors():
+        kits.read_kit(kit, "coordinator")
+        _serve(kit, "coordinator of {0.project}: sites and administrator may connect")
+
+
+def site(
+    kit: Annotated[Path, typer.Argument(metavar="KIT", help="Folder of the site's kit.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Folder with the site's counts.csv and samples.csv (also tsv, mtx, .gz), or an "
+            "h5ad.",
+        ),
+    ],
+    min_sites: Annotated[
+        int, typer.Option(metavar="NUMBER", min=2, help="Take part with so many sites or more.")
+    ] = federated.Permissions().min_sites,
+    min_samples: Annotated[
+        int,
+        typer.Option(
+            metavar="NUMBER",
+            min=1,
+            help="Refuse designs with fewer samples, over all sites, in a combination of levels "
+            "that this site has.",
+        ),
+    ] = federated.Permissions().min_samples,
+    allow_plain: Annotated[
+        bool,
+        typer.Option("--allow-plain", help="Show totals of this site alone to a coordinator."),
+    ] = False,
+    may_be_left_out: Annotated[
+        bool,
+        typer.Option(
+            "--may-be-left-out",
+            help="Let the others go on if this site is lost. What it had sent can then be told "
+            "from the difference of totals with and without it.",
+        ),
+    ] = False,
+) -> None:
+    """Take part as a site until Ctrl-C.
+
+    Nothing but totals of listed statistics leaves the site. All that left is in
+    KIT/disclosure.csv, what was computed for the site alone in KIT/results.
+    """
+    with ends.one_line_errors():
+        kits.read_kit(kit, "site")
+        adata = io.read_site(data)
+        settings = federated.SiteSettings(
+            str(data.resolve()), min_sites, min_samples, allow_plain, may_be_left_out
+        )
+        settings.write(kit)
+        shape = f"{adata.n_obs:,} samples x {adata.n_vars:,} genes"
+        del adata
+        _serve(kit, f"site {{0.name}} of {{0.project}}: {shape}")
+
+
+def _serve(kit: Path, says: str) -> None:
+    """Run a participant until it is told to end."""
+    with kits.start(kit) as participant:
+        participant.ready()
+        ends.say(_console, says.format(participant.kit) + "; Ctrl-C ends it")
+        try:
+            code = participant.wait()
+        except KeyboardInterrupt:
+            ends.say(_console, "ended")
+            return
+    message = f"its process ended with code {code}; see {kit / 'log'}"
+    raise io.InputError(message)
+
+
+def run(
+    kit: Annotated[Path, typer.Argument(metavar="KIT", help="Folder of the administrator's kit.")],
+    of: across.Across,
+    site: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only with this site; can be repeated."),
+    ] = None,
+    patience: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", min=1, help="Give a site up that gives no sign of life for so long."
+        ),
+    ] = federated.PATIENCE,
+    limit: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", min=1, help="Give a site up that computes one answer for so long."
+        ),
+    ] = federated.LIMIT,
+) -> None:
+    """Differential expression across the sites of a project, at whose coordinator it runs.
+
+    FILE of --offsets and --weights names a file in each site's own folder, that of --control-genes
+    and --trend is here.
+
+    DIR receives what the coordinator has of it (results.csv, genes.csv, run.json, figures, fit.h5ad
+    for other contrasts, disclosure.csv with every total that came from a site). What stays at a
+    site is written there.
+    """
+    clock = io.Clock()
+
+    def left() -> str:
+        return "the coordinator keeps finished stages; the same command with --resume goes on"
+
+    with ends.interruptible(left) as check, ends.one_line_errors(), ends.shown_warnings():
+        what = across.understood(of)
+        mine = kits.read_kit(kit, "administrator")
+        names = sorted(site or mine.sites)
+        unknown = sorted(set(names) - set(mine.sites))
+        if unknown:
+            message = f"--site {unknown[0]}: the project has the sites {', '.join(mine.sites)}"
+            raise io.InputError(message)
+        plan = federated.Plan(
+            _question(of, what),
+            what.settings,
+            None if what.trend is None else what.trend[["mean", "dispersion"]].to_numpy(float),
+            what.wanted,
+            of.resume,
+            patience,
+            limit,
+        )
+        with ends.progress({"run": 1.0}, check, quiet=of.quiet) as progress:
+            folder.expect_figures()
+            with tempfile.TemporaryDirectory(prefix="expressway-") as scratch:
+                with clock.stage("run"):
+                    received = _carried_out(kit, mine, names, plan, Path(scratch), progress.watch)
+                found = federated.result(received)
+            inputs = {"project": mine.project, "coordinator": mine.coordinator, "sites": names}
+            tested = across.write(found, of, what, inputs, clock, check=check)
+        across.say(found, of, tested)
+
+
+def _question(of: across.Across, what: across.Understood) -> federated.Question:
+    """What is asked of the sites."""
+    files = what.files
+    inputs = brought.named(files)
+    own: dict[str, Any] = {"offsets": files.offsets, "weights": files.weights}
+    own = {name: None if path is None else str(path) for name, path in own.items()}
+    controls = None if files.control_genes is None else io.read_genes(files.control_genes)
+    return federated.Question(
+        of.design, what.specs[0], what.reference, inputs, what.rules, own | {"controls": controls}
+    )
+
+
+def _carried_out(
+    kit: Path,
+    mine: kits.Kit,
+    names: list[str],
+    plan: federated.Plan,
+    scratch: Path,
+    watch: Callable[[str], None],
+) -> Path:
+    """Folder of what the coordinator has of a run, once it has ended."""
+    text = {"plan": plan.text()}
+    job = kits.write_job(scratch / "job", mine.project, names, text, {})
+    with kits.session(kit) as session:
+        number = kits.submit(session, job)
+        seen = time.monotonic()
+        try:
+            while True:
+                time.sleep(_LOOK)
+                try:
+                    state = kits.job_status(session, number).state
+                    seen = time.monotonic()
+                except io.InputError:
+                    if time.monotonic() - seen > _GIVEN_UP:
+                        raise
+                    continue
+                watch(state.lower())
+                if state.startswith("FINISHED"):
+                    break
+        except BaseException:
+            with contextlib.suppress(io.InputError):
+                kits.abort(session, number)
+            raise
+        return kits.fetch(session, number, scratch / "received") / "result"

@@ -1,0 +1,194 @@
+"""An analysis across sites on NVIDIA FLARE: the two classes that its processes run.
+
+A kit's list of allowed classes has one of them and nothing else, so that a job brings no code: it
+brings what is asked, in one text. Sites take their tables, rules and keys from their own kits.
+"""
+
+import hashlib
+import json
+import logging
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anndata
+
+from expressway import io
+from expressway.models import deseq
+from expressway.run import Checkpoint, ProtocolError, flare
+from expressway.run.certificates import Certified
+from expressway.run.disclosure import Disclosure
+from expressway.run.remote import Line
+
+from .analysis import analyse
+from .member import Kept, Member, Permissions, where
+from .outcome import outcome, save
+from .plan import Plan, SiteSettings, tell
+from .tested import keep
+
+logger = logging.getLogger(__name__)
+
+# Names of the column and layers that lists and files become.
+CONTROLS, OFFSETS, WEIGHTS = "control genes", "offsets", "weights"
+STAGES = "stages"
+
+
+class Site(flare.SiteExecutor):
+    """The site of a kit, in one run."""
+
+    def answerer(self, kit: Path, name: str) -> Callable[[bytes], bytes]:
+        """What answers messages; what goes wrong is told here in full, and elsewhere in a line."""
+        member = site_of(kit, name)
+
+        def answer(body: bytes) -> bytes:
+            try:
+                return member.answer(body)
+            except ProtocolError as error:
+                logger.error("site %s refused: %s", name, error)
+                return member.refusal(body, str(error))
+            except io.InputError as error:
+                logger.error("site %s: %s", name, error)
+                return member.refusal(body, "its table was refused; its own log says why")
+            except Exception as error:
+                logger.error("site %s: %s", name, where(error))
+                why = f"it could not answer ({type(error).__name__}); its own log says why"
+                return member.refusal(body, why)
+
+        return answer
+
+
+def site_of(kit: Path, name: str) -> Member:
+    """The member that a kit makes: its table, rules, certificate and disclosure."""
+    settings = SiteSettings.read(kit)
+    roster = json.loads((kit / "local/roster.json").read_text())
+    startup = kit / "startup"
+    signer = Certified(startup / "client.crt", startup / "client.key", startup / "rootCA.pem")
+    allowed = Permissions(
+        tuple(roster["sites"]),
+        settings.min_sites,
+        settings.min_samples,
+        settings.allow_plain,
+        settings.may_be_left_out,
+    )
+
+    def keep(run: str, kept: Kept) -> None:
+        place = kit / "results" / run
+        place.mkdir(parents=True, exist_ok=True)
+        io.write_table(kept.samples, place / "samples.csv")
+        anndata.AnnData(kept.fitted, obs=kept.samples).write_h5ad(place / "fitted.h5ad")
+
+    return Member(
+        name,
+        lambda brought: table(Path(settings.data), brought),
+        allowed,
+        signer=signer,
+        disclosure=Disclosure(kit / "disclosure.csv"),
+        secret=_secret(kit / "local/secret"),
+        keep=keep,
+    )
+
+
+def table(folder: Path, brought: Mapping[str, Any]) -> anndata.AnnData:
+    """A site's table with what an analysis finds beside counts.
+
+    Raises
+    ------
+    InputError
+        A file cannot be read, lacks a gene or sample, or is not in the site's folder.
+    """
+    adata = io.read_site(folder)
+    if brought.get("controls") is not None:
+        adata.var[CONTROLS] = io.among(brought["controls"], adata, "--control-genes")
+    for layer in (OFFSETS, WEIGHTS):
+        name = brought.get(layer)
+        if name is None:
+            continue
+        if Path(name).name != name:
+            message = f"file {name} of {layer} must be in the site's own folder, named without it"
+            raise io.InputError(message)
+        adata.layers[layer] = io.read_layer(folder / name, adata)
+    return adata
+
+
+def _secret(path: Path) -> bytes:
+    """A site's secret, made when it is first needed."""
+    if not path.is_file():
+        path.touch(mode=0o600)
+        path.write_bytes(secrets.token_bytes(32))
+    return path.read_bytes()
+
+
+class Coordinator(flare.Conductor):
+    """The coordinator of a run.
+
+    Parameters
+    ----------
+    plan
+        `Plan.text`.
+    """
+
+    def __init__(self, plan: str) -> None:
+        super().__init__()
+        self._plan = plan
+
+    def conduct(self, kit: Path, out: Path, post: Mapping[str, flare.Post]) -> None:
+        """The run; whatever ends it, the folder says so."""
+        try:
+            _conducted(Plan.of(self._plan), kit, out, post)
+        except io.InputError as error:
+            logger.error("%s", error)
+            tell(out, str(error))
+        except Exception as error:
+            logger.exception("the run ended")
+            tell(out, f"the coordinator failed ({type(error).__name__}); its own log says where")
+
+
+def _conducted(plan: Plan, kit: Path, out: Path, post: Mapping[str, flare.Post]) -> None:
+    """A run with as many sites as are left of those that may be left out."""
+    lost: list[str] = []
+    rules = plan.question.rules
+    # Also of two that are left of three each one shows nothing but to the other.
+    rules = rules._replace(masks=rules.masked(len(post)))
+    while True:
+        names = [name for name in sorted(post) if name not in lost]
+        run = secrets.token_hex(16)
+        lines = [
+            Line(name, flare.Aux(name, post[name], plan.patience, plan.limit), run)
+            for name in names
+        ]
+        try:
+            _run(plan._replace(question=plan.question._replace(rules=rules)), kit, out, lines, lost)
+        except flare.SiteLost as error:
+            leaves = next(line.leaves for line in lines if line.name == error.site)
+            if not leaves or len(names) - 1 < rules.min_sites:
+                raise
+            logger.warning("%s; the others go on without it, as it had agreed", error)
+            lost.append(error.site)
+        else:
+            return
+
+
+def _run(plan: Plan, kit: Path, out: Path, lines: Sequence[Line], lost: Sequence[str]) -> None:
+    """A run with these sites, from its first message to its result."""
+    checkpoints: list[Checkpoint] = []
+
+    def kept(what: Mapping[str, Any]) -> deseq.Stage:
+        text = json.dumps(what, sort_keys=True, default=str)
+        name = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        (kit / STAGES).mkdir(mode=0o700, exist_ok=True)
+        checkpoints.append(Checkpoint(kit / STAGES / name, what, resume=plan.resume))
+        return checkpoints[0].run
+
+    clock = io.Clock()
+    run = analyse(lines, plan.question, plan.settings, trend=plan.trend, clock=clock, kept=kept)
+    found = outcome(run, plan.wanted, clock)
+    with clock.stage("what stays at sites"):
+        for line in lines:
+            keep(run, line.name)
+    warnings = [f"site {name} was lost; these results are without it" for name in lost]
+    found.adata.uns["de"]["warnings"] = [*found.adata.uns["de"]["warnings"], *warnings]
+    found.adata.uns["de"]["seconds"] = clock.seconds
+    save(found, out)
+    for checkpoint in checkpoints:
+        checkpoint.remove()

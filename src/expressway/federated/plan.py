@@ -1,0 +1,92 @@
+"""What an administrator asks of a deployed run, what a site decides, and what comes back."""
+
+import base64
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from expressway import io
+from expressway.models import deseq
+from expressway.run import ProtocolError
+from expressway.run.wire import decode, encode
+
+from .joining import Question, Rules
+from .outcome import Outcome, Wanted, load
+
+# Seconds without a sign of life after which a site is lost, and that one message may take it.
+PATIENCE, LIMIT = 30.0, 600.0
+_SETTINGS, _ERROR = Path("local/expressway.json"), "error.json"
+
+
+class SiteSettings(NamedTuple):
+    """What a site decides for itself; in ``local/expressway.json`` of its kit."""
+
+    data: str
+    """Folder of its table."""
+    min_sites: int = 2
+    min_samples: int = 3
+    allow_plain: bool = False
+    may_be_left_out: bool = False
+    """The run may go on without it when it is lost; its share of earlier totals can then be told
+    from the difference."""
+
+    def write(self, kit: Path) -> None:
+        """Keep them in the site's kit."""
+        (kit / _SETTINGS).write_text(json.dumps(self._asdict(), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, kit: Path) -> "SiteSettings":
+        """What `write` kept."""
+        return cls(**json.loads((kit / _SETTINGS).read_text(encoding="utf-8")))
+
+
+class Plan(NamedTuple):
+    """All that is asked of a run."""
+
+    question: Question
+    settings: deseq.Settings
+    trend: np.ndarray | None
+    """Means and dispersions of a trend of one's own."""
+    wanted: Wanted
+    resume: bool = False
+    patience: float = PATIENCE
+    """Seconds without a sign of life after which a site is lost."""
+    limit: float = LIMIT
+    """Seconds that a site may be at work on one message."""
+
+    def text(self) -> str:
+        """For the configuration of a job."""
+        question = self.question._replace(inputs=tuple(self.question.inputs))._asdict()
+        question["rules"] = self.question.rules._asdict()
+        parts = self._asdict() | {"question": question}
+        parts |= {"settings": self.settings._asdict(), "wanted": self.wanted._asdict()}
+        return base64.b64encode(encode(parts)).decode()
+
+    @classmethod
+    def of(cls, text: str) -> "Plan":
+        """What `text` said."""
+        parts = decode(base64.b64decode(text))
+        asked = parts["question"]
+        asked |= {"rules": Rules(**asked["rules"]), "inputs": io.Inputs(*asked["inputs"])}
+        parts |= {"question": Question(**asked), "settings": deseq.Settings(**parts["settings"])}
+        return cls(**parts | {"wanted": Wanted(**parts["wanted"])})
+
+
+def result(folder: Path) -> Outcome:
+    """What the administrator received of a run.
+
+    Raises
+    ------
+    ProtocolError
+        The run ended without a result; says why.
+    """
+    if (folder / _ERROR).is_file():
+        raise ProtocolError(json.loads((folder / _ERROR).read_text(encoding="utf-8"))["error"])
+    return load(folder)
+
+
+def tell(folder: Path, error: str) -> None:
+    """Leave word of why there is no result."""
+    (folder / _ERROR).write_text(json.dumps({"error": error}), encoding="utf-8")
