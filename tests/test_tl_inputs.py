@@ -218,10 +218,11 @@ def test_layers_and_genes_of_files(data, tmp_path):
     frame.to_csv(tmp_path / "e.csv")
     with pytest.raises(io.InputError, match=r"gene g003, sample .*a number is missing"):
         io.read_layer(tmp_path / "e.csv", data)
-    (tmp_path / "genes.txt").write_text("g003\n\n g010 \n")
+    path = tmp_path / "genes.txt"
+    path.write_text("g003\n\n g010 \n")
     np.testing.assert_array_equal(
         data.var_names[io.among(io.read_genes(path), data, path)], ["g003", "g010"]
     )
-    (tmp_path / "genes.txt").write_text("g003\nnobody\n")
+    path.write_text("g003\nnobody\n")
     with pytest.raises(io.InputError, match=r"1 of its 2 genes are not in the counts \(nobody\)"):
         io.among(io.read_genes(path), data, path)

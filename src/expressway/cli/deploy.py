@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import typer
 from rich.console import Console
 
 from expressway import federated, io
-from expressway.run import kits
+from expressway.run import jobs, kits, participants, projects
 
 from . import across, brought, ends, folder, options
 
@@ -25,6 +26,7 @@ Example:
 _LOOK, _GIVEN_UP = 0.5, 30.0
 
 _console = Console(highlight=False)
+logger = logging.getLogger(__name__)
 
 
 def add(app: typer.Typer) -> None:
@@ -47,7 +49,7 @@ def provision(
     nobody else can read. DIR/authority has the key that makes certificates: it stays where it is.
     """
     with ends.one_line_errors():
-        made = kits.provision(kits.read_project(project), out)
+        made = kits.provision(projects.read_project(project), out)
         for name, kit in made.items():
             role = kits.read_kit(kit, json.loads((kit / "local/roster.json").read_text())["role"])
             ends.say(_console, f"{kit}  {role.role} {name}")
@@ -117,7 +119,7 @@ def site(
 
 def _serve(kit: Path, says: str) -> None:
     """Run a participant until it is told to end."""
-    with kits.start(kit) as participant:
+    with participants.start(kit) as participant:
         participant.ready()
         ends.say(_console, says.format(participant.kit) + "; Ctrl-C ends it")
         try:
@@ -172,7 +174,8 @@ def run(
             message = f"--site {unknown[0]}: the project has the sites {', '.join(mine.sites)}"
             raise io.InputError(message)
         plan = federated.Plan(
-            _question(of, what),
+            tuple(names),
+            _question(of, what, len(names)),
             what.settings,
             None if what.trend is None else what.trend[["mean", "dispersion"]].to_numpy(float),
             what.wanted,
@@ -182,46 +185,63 @@ def run(
         )
         with ends.progress({"run": 1.0}, check, quiet=of.quiet) as progress:
             folder.expect_figures()
-            with tempfile.TemporaryDirectory(prefix="expressway-") as scratch:
-                with clock.stage("run"):
-                    received = _carried_out(kit, mine, names, plan, Path(scratch), progress.watch)
-                found = federated.result(received)
-            inputs = {"project": mine.project, "coordinator": mine.coordinator, "sites": names}
+            with clock.stage("run"):
+                plan, found = _with_who_is_left(kit, mine, plan, progress.watch)
+            inputs = {"project": mine.project, "coordinator": mine.coordinator}
+            inputs |= {"sites": list(plan.sites), "lost": sorted(set(names) - set(plan.sites))}
             tested = across.write(found, of, what, inputs, clock, check=check)
         across.say(found, of, tested)
 
 
-def _question(of: across.Across, what: across.Understood) -> federated.Question:
-    """What is asked of the sites."""
+def _question(of: across.Across, what: across.Understood, sites: int) -> federated.Question:
+    """What is asked of so many sites."""
     files = what.files
+    # Also of two that are left of three neither shows anything to the coordinator.
+    rules = what.rules._replace(masks=what.rules.masked(sites))
     inputs = brought.named(files)
     own: dict[str, Any] = {"offsets": files.offsets, "weights": files.weights}
     own = {name: None if path is None else str(path) for name, path in own.items()}
     controls = None if files.control_genes is None else io.read_genes(files.control_genes)
     return federated.Question(
-        of.design, what.specs[0], what.reference, inputs, what.rules, own | {"controls": controls}
+        of.design, what.specs[0], what.reference, inputs, rules, own | {"controls": controls}
     )
+
+
+def _with_who_is_left(
+    kit: Path, mine: kits.Kit, plan: federated.Plan, watch: Callable[[str], None]
+) -> tuple[federated.Plan, federated.Outcome]:
+    """What a run found: without sites that were lost, if they had agreed to that."""
+    while True:
+        with tempfile.TemporaryDirectory(prefix="expressway-") as scratch:
+            try:
+                received = _carried_out(kit, mine, plan, Path(scratch), watch)
+                return plan, federated.result(received)
+            except federated.Lost as lost:
+                sites = tuple(name for name in plan.sites if name != lost.site)
+                if len(sites) < plan.question.rules.min_sites:
+                    raise
+                logger.warning("%s. It had agreed that the others go on without it: they do", lost)
+                plan = plan._replace(sites=sites)
 
 
 def _carried_out(
     kit: Path,
     mine: kits.Kit,
-    names: list[str],
     plan: federated.Plan,
     scratch: Path,
     watch: Callable[[str], None],
 ) -> Path:
     """Folder of what the coordinator has of a run, once it has ended."""
     text = {"plan": plan.text()}
-    job = kits.write_job(scratch / "job", mine.project, names, text, {})
-    with kits.session(kit) as session:
-        number = kits.submit(session, job)
+    job = jobs.write_job(scratch / "job", mine.project, plan.sites, text, {})
+    with jobs.session(kit) as session:
+        number = jobs.submit(session, job)
         seen = time.monotonic()
         try:
             while True:
                 time.sleep(_LOOK)
                 try:
-                    state = kits.job_status(session, number).state
+                    state = jobs.job_status(session, number).state
                     seen = time.monotonic()
                 except io.InputError:
                     if time.monotonic() - seen > _GIVEN_UP:
@@ -232,6 +252,6 @@ def _carried_out(
                     break
         except BaseException:
             with contextlib.suppress(io.InputError):
-                kits.abort(session, number)
+                jobs.abort(session, number)
             raise
-        return kits.fetch(session, number, scratch / "received") / "result"
+        return jobs.fetch(session, number, scratch / "received") / "result"

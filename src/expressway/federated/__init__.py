@@ -7,15 +7,17 @@ is another matter. Before any number moves the sites agree on genes, levels and 
 
 from .analysis import Run, analyse, simulate
 from .joining import Question, Rules
-from .member import Kept, Member, Permissions
+from .member import Member
 from .outcome import Outcome, Wanted, outcome
-from .plan import LIMIT, PATIENCE, Plan, SiteSettings, result
+from .part import Kept, Permissions
+from .plan import LIMIT, PATIENCE, Lost, Plan, SiteSettings, result
 from .tested import lrt, ql, shrink, stays
 
 __all__ = [
     "LIMIT",
     "PATIENCE",
     "Kept",
+    "Lost",
     "Member",
     "Outcome",
     "Permissions",

@@ -19,7 +19,8 @@ from expressway.run.remote import Line, RemoteSite
 
 from . import joining
 from .joining import Question, Rules
-from .member import Kept, Member, Permissions
+from .member import Member
+from .part import Kept, Permissions
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,9 @@ from expressway.run.disclosure import Disclosure
 from expressway.run.remote import Line
 
 from .analysis import analyse
-from .member import Kept, Member, Permissions, where
+from .member import Member
 from .outcome import outcome, save
+from .part import Kept, Permissions, where
 from .plan import Plan, SiteSettings, tell
 from .tested import keep
 
@@ -132,10 +133,24 @@ class Coordinator(flare.Conductor):
         super().__init__()
         self._plan = plan
 
-    def conduct(self, kit: Path, out: Path, post: Mapping[str, flare.Post]) -> None:
+    def conduct(self, kit: Path, out: Path, sites: Mapping[str, flare.Reach]) -> None:
         """The run; whatever ends it, the folder says so."""
+        lines: list[Line] = []
         try:
-            _conducted(Plan.of(self._plan), kit, out, post)
+            plan = Plan.of(self._plan)
+            missing = sorted(set(plan.sites) - set(sites))
+            if missing:
+                message = f"site {missing[0]} is not connected; start it and run again"
+                raise ProtocolError(message)
+            run = secrets.token_hex(16)
+            for name in sorted(plan.sites):
+                channel = flare.Aux(name, sites[name], plan.patience, plan.limit)
+                lines.append(Line(name, channel, run))
+            _run(plan, kit, out, lines)
+        except flare.SiteLost as error:
+            logger.error("%s", error)
+            leaves = any(line.leaves for line in lines if line.name == error.site)
+            tell(out, str(error), lost=error.site, leaves=leaves)
         except io.InputError as error:
             logger.error("%s", error)
             tell(out, str(error))
@@ -144,32 +159,7 @@ class Coordinator(flare.Conductor):
             tell(out, f"the coordinator failed ({type(error).__name__}); its own log says where")
 
 
-def _conducted(plan: Plan, kit: Path, out: Path, post: Mapping[str, flare.Post]) -> None:
-    """A run with as many sites as are left of those that may be left out."""
-    lost: list[str] = []
-    rules = plan.question.rules
-    # Also of two that are left of three each one shows nothing but to the other.
-    rules = rules._replace(masks=rules.masked(len(post)))
-    while True:
-        names = [name for name in sorted(post) if name not in lost]
-        run = secrets.token_hex(16)
-        lines = [
-            Line(name, flare.Aux(name, post[name], plan.patience, plan.limit), run)
-            for name in names
-        ]
-        try:
-            _run(plan._replace(question=plan.question._replace(rules=rules)), kit, out, lines, lost)
-        except flare.SiteLost as error:
-            leaves = next(line.leaves for line in lines if line.name == error.site)
-            if not leaves or len(names) - 1 < rules.min_sites:
-                raise
-            logger.warning("%s; the others go on without it, as it had agreed", error)
-            lost.append(error.site)
-        else:
-            return
-
-
-def _run(plan: Plan, kit: Path, out: Path, lines: Sequence[Line], lost: Sequence[str]) -> None:
+def _run(plan: Plan, kit: Path, out: Path, lines: Sequence[Line]) -> None:
     """A run with these sites, from its first message to its result."""
     checkpoints: list[Checkpoint] = []
 
@@ -186,8 +176,6 @@ def _run(plan: Plan, kit: Path, out: Path, lines: Sequence[Line], lost: Sequence
     with clock.stage("what stays at sites"):
         for line in lines:
             keep(run, line.name)
-    warnings = [f"site {name} was lost; these results are without it" for name in lost]
-    found.adata.uns["de"]["warnings"] = [*found.adata.uns["de"]["warnings"], *warnings]
     found.adata.uns["de"]["seconds"] = clock.seconds
     save(found, out)
     for checkpoint in checkpoints:

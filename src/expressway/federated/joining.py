@@ -20,7 +20,7 @@ from expressway.run.masks import Hidden
 from expressway.run.protocol import Asked
 from expressway.run.remote import Line
 
-from .member import JOINING, MASKED_FROM
+from .part import JOINING, MASKED_FROM
 
 # What the column of a census of all sites is called.
 ALL = "all sites"

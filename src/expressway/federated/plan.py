@@ -20,6 +20,14 @@ PATIENCE, LIMIT = 30.0, 600.0
 _SETTINGS, _ERROR = Path("local/expressway.json"), "error.json"
 
 
+class Lost(ProtocolError):
+    """A site was lost, and the others may go on without it."""
+
+    def __init__(self, message: str, site: str) -> None:
+        super().__init__(message)
+        self.site = site
+
+
 class SiteSettings(NamedTuple):
     """What a site decides for itself; in ``local/expressway.json`` of its kit."""
 
@@ -45,6 +53,7 @@ class SiteSettings(NamedTuple):
 class Plan(NamedTuple):
     """All that is asked of a run."""
 
+    sites: tuple[str, ...]
     question: Question
     settings: deseq.Settings
     trend: np.ndarray | None
@@ -79,14 +88,29 @@ def result(folder: Path) -> Outcome:
 
     Raises
     ------
+    Lost
+        A site was lost that had agreed that the others go on.
     ProtocolError
         The run ended without a result; says why.
     """
     if (folder / _ERROR).is_file():
-        raise ProtocolError(json.loads((folder / _ERROR).read_text(encoding="utf-8"))["error"])
+        said = json.loads((folder / _ERROR).read_text(encoding="utf-8"))
+        if said["leaves"]:
+            raise Lost(said["error"], said["lost"])
+        raise ProtocolError(said["error"])
+    if not folder.is_dir():
+        message = "the run ended without a result; the coordinator's log says why"
+        raise ProtocolError(message)
     return load(folder)
 
 
-def tell(folder: Path, error: str) -> None:
-    """Leave word of why there is no result."""
-    (folder / _ERROR).write_text(json.dumps({"error": error}), encoding="utf-8")
+def tell(folder: Path, error: str, *, lost: str | None = None, leaves: bool = False) -> None:
+    """Leave word of why there is no result.
+
+    Parameters
+    ----------
+    lost, leaves
+        A site that was lost, and whether it had agreed that the others go on without it.
+    """
+    said = {"error": error, "lost": lost, "leaves": leaves}
+    (folder / _ERROR).write_text(json.dumps(said), encoding="utf-8")

@@ -11,7 +11,7 @@ from expressway.io.contrast import ContrastSpec
 from expressway.run.remote import RemoteSite
 
 from .analysis import Direct, Run
-from .member import Kept
+from .part import Kept
 
 
 def shrink(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
@@ -34,8 +34,15 @@ RESULT = "result"
 # Between two tries of reaching a site.
 _PAUSE = 0.25
 
-# What is posted, and what comes back; nothing came where it is None.
-Post = Callable[[str, bytes, float], tuple[str, bytes] | None]
+
+class Reach(NamedTuple):
+    """How a site is reached."""
+
+    post: Callable[[str, bytes, float], tuple[str, bytes] | None]
+    """Sends what kind of message it is and its bytes, and waits so many seconds: what kind of
+    reply it is and its bytes, or None where nothing came."""
+    ended: Callable[[], bool]
+    """Whether the run has been ended, by the administrator or because a process of it failed."""
 
 
 class SiteLost(ProtocolError):
@@ -57,8 +64,8 @@ class Aux:
     ----------
     name
         Of the site.
-    post
-        Sends what kind of message it is and its bytes, and waits so many seconds for a reply.
+    reach
+        How it is reached.
     patience
         Seconds without any sign of life after which a site is lost.
     limit
@@ -67,8 +74,8 @@ class Aux:
 
     elsewhere = True
 
-    def __init__(self, name: str, post: Post, patience: float, limit: float) -> None:
-        self._name, self._post, self._patience, self._limit = name, post, patience, limit
+    def __init__(self, name: str, reach: Reach, patience: float, limit: float) -> None:
+        self._name, self._reach, self._patience, self._limit = name, reach, patience, limit
 
     def ask(self, body: bytes) -> bytes:
         """The answer.
@@ -76,23 +83,28 @@ class Aux:
         Raises
         ------
         SiteLost
-            There is none in time.
+            There is none in time, or the run has been ended and the site is not there any more.
+        Ended
+            The run has been ended, and the site is there.
         """
         key = _key(body)
         kind, data = "ask", body
         started = seen = time.monotonic()
         while True:
             wait = self._patience if kind == "ask" else min(2 * BEAT, self._patience)
-            reply = self._post(kind, data, wait)
+            reply = self._reach.post(kind, data, wait)
             now = time.monotonic()
+            ended = self._reach.ended()
             if reply is None:
-                if now - seen >= self._patience:
-                    self._lost(
-                        f"gave no sign of life for {now - seen:.0f} s: its process has ended"
-                    )
+                if ended or now - seen >= self._patience:
+                    self._lost(f"gave no sign of life for {now - seen:.0f} s: its process ended")
                 kind, data = "poll", key
                 time.sleep(_PAUSE)
                 continue
+            if ended:
+                time.sleep(BEAT)  # another site may be found lost meanwhile, which says more
+                message = "the run was ended; go on with --resume"
+                raise Ended(message)
             seen, (state, found) = now, reply
             if state == "done":
                 return found
@@ -165,9 +177,9 @@ class SiteExecutor(Executor):
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Open and close the desk."""
         if event_type == EventType.START_RUN:
-            engine = fl_ctx.get_engine()
+            engine: Any = fl_ctx.get_engine()
             kit = Path(engine.get_workspace().get_root_dir())
-            self._desk = Desk(self.answerer(kit, fl_ctx.get_identity_name()))
+            self._desk = Desk(self.answerer(kit, str(fl_ctx.get_identity_name())))
             engine.register_aux_message_handler(TOPIC, self._receive)
         elif event_type == EventType.END_RUN and self._desk is not None:
             self._desk.close()
@@ -195,7 +207,7 @@ class Conductor(Controller):
     """The coordinator's process of one run, as FLARE starts it."""
 
     @abstractmethod
-    def conduct(self, kit: Path, out: Path, post: Mapping[str, Post]) -> None:
+    def conduct(self, kit: Path, out: Path, sites: Mapping[str, Reach]) -> None:
         """The run.
 
         Parameters
@@ -204,19 +216,19 @@ class Conductor(Controller):
             The coordinator's.
         out
             An empty folder, of which the administrator receives what is written into it.
-        post
-            Reaches each site.
+        sites
+            How each site is reached.
         """
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """All of the run, from FLARE's side."""
-        engine = fl_ctx.get_engine()
+        engine: Any = fl_ctx.get_engine()
         workspace, job = engine.get_workspace(), fl_ctx.get_job_id()
         out = Path(workspace.get_run_dir(job)) / RESULT
         out.mkdir()
         names = sorted(client.name for client in engine.get_clients())
-        post = {name: _post(engine, name, abort_signal) for name in names}
-        self.conduct(Path(workspace.get_root_dir()), out, post)
+        sites = {name: _reach(engine, name, abort_signal) for name in names}
+        self.conduct(Path(workspace.get_root_dir()), out, sites)
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Nothing is to be done before."""
@@ -228,13 +240,10 @@ class Conductor(Controller):
         """There are no tasks."""
 
 
-def _post(engine: Any, name: str, abort_signal: Signal) -> Post:
+def _reach(engine: Any, name: str, abort_signal: Signal) -> Reach:
     """How to reach one site."""
 
     def post(kind: str, data: bytes, wait: float) -> tuple[str, bytes] | None:
-        if abort_signal.triggered:
-            message = "the run was ended; go on with --resume"
-            raise Ended(message)
         request = Shareable()
         request["kind"], request["data"] = kind, data
         with engine.new_context() as context:
@@ -251,4 +260,4 @@ def _post(engine: Any, name: str, abort_signal: Signal) -> Post:
             return None
         return str(reply["state"]), bytes(reply["data"])
 
-    return post
+    return Reach(post, lambda: bool(abort_signal.triggered))
