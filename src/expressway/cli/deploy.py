@@ -91,6 +91,13 @@ def site(
         bool,
         typer.Option("--allow-plain", help="Show totals of this site alone to a coordinator."),
     ] = False,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME",
+            help="Columns of the sample table that a design may use; any, if not given.",
+        ),
+    ] = None,
     may_be_left_out: Annotated[
         bool,
         typer.Option(
@@ -109,7 +116,12 @@ def site(
         kits.read_kit(kit, "site")
         adata = io.read_site(data)
         settings = federated.SiteSettings(
-            str(data.resolve()), min_sites, min_samples, allow_plain, may_be_left_out
+            str(data.resolve()),
+            min_sites,
+            min_samples,
+            allow_plain,
+            None if columns is None else tuple(name.strip() for name in columns.split(",")),
+            may_be_left_out,
         )
         settings.write(kit)
         shape = f"{adata.n_obs:,} samples x {adata.n_vars:,} genes"

@@ -40,23 +40,27 @@ class Site(flare.SiteExecutor):
 
     def answerer(self, kit: Path, name: str) -> Callable[[bytes], bytes]:
         """What answers messages; what goes wrong is told here in full, and elsewhere in a line."""
-        member = site_of(kit, name)
+        return answering(site_of(kit, name))
 
-        def answer(body: bytes) -> bytes:
-            try:
-                return member.answer(body)
-            except ProtocolError as error:
-                logger.error("site %s refused: %s", name, error)
-                return member.refusal(body, str(error))
-            except io.InputError as error:
-                logger.error("site %s: %s", name, error)
-                return member.refusal(body, "its table was refused; its own log says why")
-            except Exception as error:
-                logger.error("site %s: %s", name, where(error))
-                why = f"it could not answer ({type(error).__name__}); its own log says why"
-                return member.refusal(body, why)
 
-        return answer
+def answering(member: Member) -> Callable[[bytes], bytes]:
+    """What a member answers, or why it does not: to others without anything of its table."""
+
+    def answer(body: bytes) -> bytes:
+        try:
+            return member.answer(body)
+        except ProtocolError as error:
+            logger.error("site %s refused: %s", member.name, error)
+            return member.refusal(body, str(error))
+        except io.InputError as error:
+            logger.error("site %s: %s", member.name, error)
+            return member.refusal(body, "its table was refused; its own log says why")
+        except Exception as error:
+            logger.error("site %s: %s", member.name, where(error))
+            why = f"it could not answer ({type(error).__name__}); its own log says why"
+            return member.refusal(body, why)
+
+    return answer
 
 
 def site_of(kit: Path, name: str) -> Member:
@@ -70,6 +74,7 @@ def site_of(kit: Path, name: str) -> Member:
         settings.min_sites,
         settings.min_samples,
         settings.allow_plain,
+        settings.columns,
         settings.may_be_left_out,
     )
 
@@ -156,7 +161,8 @@ class Coordinator(flare.Conductor):
             tell(out, str(error))
         except Exception as error:
             logger.exception("the run ended")
-            tell(out, f"the coordinator failed ({type(error).__name__}); its own log says where")
+            kind = type(error).__name__
+            tell(out, f"the coordinator failed ({kind}); log/console.txt of its kit says where")
 
 
 def _run(plan: Plan, kit: Path, out: Path, lines: Sequence[Line]) -> None:

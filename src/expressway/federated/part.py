@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # With two sites each sees the other's share as the total less its own.
 MASKED_FROM = 3
+# Samples of which each has another word in a column: names of persons, not levels of a factor.
+IDENTIFIER = 4
 # Messages 1 to 5, in order.
 JOINING = ("describe", "keys", "code", "census", "begin")
 
@@ -45,6 +47,9 @@ class Permissions(NamedTuple):
     """Samples of all sites together in every combination of levels that this site has."""
     plain: bool = False
     """Answers without masks, too, where there are three sites or more."""
+    columns: tuple[str, ...] | None = None
+    """Columns of the sample table that a design may use; None for any. Their levels are told to
+    the coordinator, but never where each of `IDENTIFIER` samples or more has a level of its own."""
     leaves: bool = False
     """When it is lost the others may go on, though its share of earlier totals shows from the
     difference."""
@@ -138,6 +143,7 @@ class Part:
         self._inputs = io.Inputs(*brought["inputs"])
         self._adata = self._ways.table(brought)
         self._described = describe(self.site, self._adata, formula)
+        self._check_columns()
         signed = self._ways.signer.sign(self._statement(self.site, public_key(self._own)))
         return {
             "genes": list(self._described.genes),
@@ -161,6 +167,20 @@ class Part:
         else:
             return
         raise ProtocolError(message)
+
+    def _check_columns(self) -> None:
+        allowed, n = self._ways.permissions.columns, self._adata.n_obs
+        for name, column in self._described.columns.items():
+            if allowed is not None and name not in allowed:
+                message = f"a design may not use its column {name} (--columns at the site)"
+            elif n >= IDENTIFIER and len(column.levels) == n:
+                message = (
+                    f"in its column {name} each sample has another word: names, which it does not "
+                    "tell; leave the column out"
+                )
+            else:
+                continue
+            raise ProtocolError(message)
 
     def _statement(self, name: str, public: bytes) -> bytes:
         """What a site signs: this key is its own, in this run of these sites."""

@@ -36,6 +36,7 @@ class SiteSettings(NamedTuple):
     min_sites: int = 2
     min_samples: int = 3
     allow_plain: bool = False
+    columns: tuple[str, ...] | None = None
     may_be_left_out: bool = False
     """The run may go on without it when it is lost; its share of earlier totals can then be told
     from the difference."""
@@ -47,7 +48,8 @@ class SiteSettings(NamedTuple):
     @classmethod
     def read(cls, kit: Path) -> "SiteSettings":
         """What `write` kept."""
-        return cls(**json.loads((kit / _SETTINGS).read_text(encoding="utf-8")))
+        found = cls(**json.loads((kit / _SETTINGS).read_text(encoding="utf-8")))
+        return found._replace(columns=None if found.columns is None else tuple(found.columns))
 
 
 class Plan(NamedTuple):

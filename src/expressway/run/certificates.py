@@ -62,11 +62,11 @@ class Certified:
     """
 
     def __init__(self, certificate: Path, key: Path, root: Path) -> None:
-        self._pem = _bytes(certificate)
+        self._pem, secret_pem, root_pem = map(_bytes, (certificate, key, root))
         try:
             own = x509.load_pem_x509_certificate(self._pem)
-            secret = serialization.load_pem_private_key(_bytes(key), None)
-            self._root = x509.load_pem_x509_certificate(_bytes(root))
+            secret = serialization.load_pem_private_key(secret_pem, None)
+            self._root = x509.load_pem_x509_certificate(root_pem)
             own.verify_directly_issued_by(self._root)
         except (ValueError, TypeError, InvalidSignature) as error:
             message = f"{certificate}, {key} and {root} are no certificate, its key and their root"

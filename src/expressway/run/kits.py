@@ -294,6 +294,8 @@ _LOGGING: dict[str, Any] = {
         },
     },
     "loggers": {
+        # The first messages of a run may come before the site's process takes any.
+        "nvflare.private.aux_runner": {"level": "CRITICAL"},
         "nvflare.fuel.hci.server.hci": {"level": "INFO"},
         "nvflare.private.fed.client.fed_client": {"level": "INFO"},
     },

@@ -50,7 +50,7 @@ def encode(message: Any, tuples: Sequence[type] = ()) -> bytes:
             return {type(value).__name__: [node(one) for one in value]}
         if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
             return {"dict": [[key, node(one)] for key, one in value.items()]}
-        array = np.asarray(value)
+        array = np.asarray(None if isinstance(value, tuple | list) else value)
         if array.dtype.str not in _KINDS:
             msg = f"{type(value).__name__} {array.dtype} cannot be in a message"
             raise TypeError(msg)
@@ -75,7 +75,7 @@ def decode(data: bytes, tuples: Sequence[type] = ()) -> Any:
     start = len(MAGIC) + _WORD
     at = start + int.from_bytes(data[len(MAGIC) : start], "little")
 
-    def take(size: int) -> bytes:
+    def take(size: Any) -> bytes:
         nonlocal at
         if not (type(size) is int and 0 <= size <= len(data) - at):
             msg = "a buffer ends after the message"
@@ -83,7 +83,7 @@ def decode(data: bytes, tuples: Sequence[type] = ()) -> Any:
         first, at = at, at + size + (-size % _WORD)
         return data[first : first + size]
 
-    def array(kind: str, shape: list[int], size: int) -> np.ndarray:
+    def array(kind: Any, shape: Any, size: Any) -> np.ndarray:
         if any(type(n) is not int or n < 0 for n in shape):
             msg = "a shape has what is no size"
             raise ValueError(msg)
