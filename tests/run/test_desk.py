@@ -17,10 +17,11 @@ def quick(monkeypatch):
     """A beat of a twentieth of a second."""
     monkeypatch.setattr(flare, "BEAT", 0.05)
     monkeypatch.setattr(flare, "_PAUSE", 0.01)
+    monkeypatch.setattr(flare, "START", 0.1)
 
 
-def channel(post, ended=lambda: False, patience=0.5, limit=5.0):
-    return Aux("north", Reach(post, ended), patience, limit)
+def channel(post, ended=lambda: False, patience=0.5, limit=5.0, silent=True):
+    return Aux("north", Reach(post, ended, lambda: silent), patience, limit)
 
 
 def desk_of(answer):
@@ -79,11 +80,14 @@ def test_a_site_that_hangs_is_named_in_time():
     never.set()
 
 
-@pytest.mark.parametrize(("there", "error"), [(True, Ended), (False, SiteLost)])
-def test_an_ended_run_tells_who_is_lost(there, error):
+@pytest.mark.parametrize(
+    ("there", "silent", "error"),
+    [(True, False, Ended), (False, True, SiteLost), (False, False, Ended)],
+)
+def test_an_ended_run_tells_who_was_lost_before(there, silent, error):
     _, post = desk_of(lambda _: b"")
     reach = post if there else lambda *_: None
     start = time.monotonic()
     with pytest.raises(error):
-        channel(reach, ended=lambda: True, patience=60.0).ask(b"abc")
+        channel(reach, lambda: True, 60.0, silent=silent).ask(b"abc")
     assert time.monotonic() - start < 5

@@ -23,7 +23,7 @@ Example:
       --contrast gender female male --out results
 """
 # Seconds between two looks at a run, and after which a silent coordinator is given up.
-_LOOK, _GIVEN_UP = 0.5, 30.0
+_LOOK, _GIVEN_UP = 0.5, 15.0
 
 _console = Console(highlight=False)
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import hashlib
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
@@ -29,10 +29,14 @@ from .protocol import ProtocolError
 TOPIC = "expressway"
 # Seconds after which a site that computes says that it does.
 BEAT = 2.0
+# Seconds that the process of a site may take until it is up.
+START = 60.0
 # Of what the administrator receives: the folder with the result.
 RESULT = "result"
 # Between two tries of reaching a site.
 _PAUSE = 0.25
+# Between two looks at who is there.
+_PULSE = 1.0
 
 
 class Reach(NamedTuple):
@@ -43,6 +47,9 @@ class Reach(NamedTuple):
     reply it is and its bytes, or None where nothing came."""
     ended: Callable[[], bool]
     """Whether the run has been ended, by the administrator or because a process of it failed."""
+    silent: Callable[[], bool]
+    """Whether of all sites this one has not been reached for the longest time: FLARE ends the
+    processes of all sites when one has failed."""
 
 
 class SiteLost(ProtocolError):
@@ -67,7 +74,8 @@ class Aux:
     reach
         How it is reached.
     patience
-        Seconds without any sign of life after which a site is lost.
+        Seconds without any sign of life after which a site is lost; `START` if they are more before
+        the first one.
     limit
         Seconds after which one that says it is at work, and does not end, is lost too.
     """
@@ -76,6 +84,7 @@ class Aux:
 
     def __init__(self, name: str, reach: Reach, patience: float, limit: float) -> None:
         self._name, self._reach, self._patience, self._limit = name, reach, patience, limit
+        self._met = False
 
     def ask(self, body: bytes) -> bytes:
         """The answer.
@@ -83,9 +92,9 @@ class Aux:
         Raises
         ------
         SiteLost
-            There is none in time, or the run has been ended and the site is not there any more.
+            There is none in time, or the run has been ended and the site was not there before.
         Ended
-            The run has been ended, and the site is there.
+            The run has been ended, and not because of this site.
         """
         key = _key(body)
         kind, data = "ask", body
@@ -95,17 +104,19 @@ class Aux:
             reply = self._reach.post(kind, data, wait)
             now = time.monotonic()
             ended = self._reach.ended()
-            if reply is None:
-                if ended or now - seen >= self._patience:
-                    self._lost(f"gave no sign of life for {now - seen:.0f} s: its process ended")
-                kind, data = "poll", key
-                time.sleep(_PAUSE)
-                continue
+            patience = self._patience if self._met else max(self._patience, START)
+            gone = now - seen >= patience or (ended and self._reach.silent())
+            if reply is None and gone:
+                self._lost(f"gave no sign of life for {now - seen:.0f} s: its process ended")
             if ended:
                 time.sleep(BEAT)  # another site may be found lost meanwhile, which says more
                 message = "the run was ended; go on with --resume"
                 raise Ended(message)
-            seen, (state, found) = now, reply
+            if reply is None:
+                kind, data = "poll", key
+                time.sleep(_PAUSE)
+                continue
+            self._met, seen, (state, found) = True, now, reply
             if state == "done":
                 return found
             if now - started >= self._limit:
@@ -227,8 +238,14 @@ class Conductor(Controller):
         out = Path(workspace.get_run_dir(job)) / RESULT
         out.mkdir()
         names = sorted(client.name for client in engine.get_clients())
-        sites = {name: _reach(engine, name, abort_signal) for name in names}
-        self.conduct(Path(workspace.get_root_dir()), out, sites)
+        since: dict[str, float] = {}
+        sites = {name: _reach(engine, name, abort_signal, since) for name in names}
+        done = threading.Event()
+        threading.Thread(target=_listen, args=(list(sites.values()), done), daemon=True).start()
+        try:
+            self.conduct(Path(workspace.get_root_dir()), out, sites)
+        finally:
+            done.set()
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Nothing is to be done before."""
@@ -240,8 +257,8 @@ class Conductor(Controller):
         """There are no tasks."""
 
 
-def _reach(engine: Any, name: str, abort_signal: Signal) -> Reach:
-    """How to reach one site."""
+def _reach(engine: Any, name: str, abort_signal: Signal, since: dict[str, float]) -> Reach:
+    """How to reach one site; of all of them is known since when they were not reached."""
 
     def post(kind: str, data: bytes, wait: float) -> tuple[str, bytes] | None:
         request = Shareable()
@@ -249,8 +266,17 @@ def _reach(engine: Any, name: str, abort_signal: Signal) -> Reach:
         with engine.new_context() as context:
             replies = engine.send_aux_request([name], TOPIC, request, wait, context, optional=True)
         reply = replies.get(name)
-        if reply is None:
-            return None
+        found = None if reply is None else understood(reply)
+        if found is None:
+            since.setdefault(name, time.monotonic())
+        else:
+            since.pop(name, None)
+        return found
+
+    def silent() -> bool:
+        return name in since and since[name] == min(since.values())
+
+    def understood(reply: Shareable) -> tuple[str, bytes] | None:
         if reply.get_return_code() == ReturnCode.TOPIC_UNKNOWN or (
             reply.get_return_code() == ReturnCode.OK and "state" not in reply
         ):
@@ -260,4 +286,11 @@ def _reach(engine: Any, name: str, abort_signal: Signal) -> Reach:
             return None
         return str(reply["state"]), bytes(reply["data"])
 
-    return Reach(post, lambda: bool(abort_signal.triggered))
+    return Reach(post, lambda: bool(abort_signal.triggered), silent)
+
+
+def _listen(sites: Sequence[Reach], done: threading.Event) -> None:
+    """Notice who is lost, also while nobody is asked for anything."""
+    while not done.wait(_PULSE):
+        for site in sites:
+            site.post("poll", b"", BEAT)
