@@ -274,7 +274,8 @@ def test_a_run_that_has_ended_does_not_begin_again(joined):
         ({}, {"sites": ("east", "east", "north")}, "names one twice"),
         ({}, {"sites": ("east", "north", "west")}, "not in this site's roster"),
         ({"min_sites": 4}, {}, "3 sites; this one insists on 4"),
-        ({}, {"masks": False}, "no totals without masks to so many"),
+        ({}, {"masks": False}, "totals without masks in projects of two sites only"),
+        ({"min_sites": 2}, {"masks": False, "sites": ("east", "north")}, "of two sites only"),
         ({"columns": ("batch",)}, {}, "may not use its column condition"),
         ({}, {"formula": "~ name"}, "in its column name each sample has another word"),
     ],
@@ -356,6 +357,8 @@ def test_refusals_and_logs_of_a_site_hold_nothing_of_its_table(tmp_path, signers
     asked = (
         {"formula": "~ nothing"},
         {"formula": "~ name"},
+        {"formula": "~ {condition.to_csv('rows.csv') or age}"},
+        {"formula": "~ C(condition.map(print))"},
         {"brought": brought | {"offsets": "../../etc/passwd"}},
         {"brought": {"inputs": ["age", None, None, None]}},
         {"sites": 3},

@@ -76,8 +76,13 @@ def site(
         ),
     ],
     min_sites: Annotated[
-        int, typer.Option(metavar="NUMBER", min=2, help="Take part with so many sites or more.")
-    ] = federated.Permissions().min_sites,
+        int | None,
+        typer.Option(
+            metavar="NUMBER",
+            min=2,
+            help="Take part with so many sites or more; all of the project, if not given.",
+        ),
+    ] = None,
     min_samples: Annotated[
         int,
         typer.Option(
@@ -113,11 +118,12 @@ def site(
     KIT/disclosure.csv, what was computed for the site alone in KIT/results.
     """
     with ends.one_line_errors():
-        kits.read_kit(kit, "site")
+        mine = kits.read_kit(kit, "site")
+        participants.check_idle(mine)
         adata = io.read_site(data)
         settings = federated.SiteSettings(
             str(data.resolve()),
-            min_sites,
+            min_sites or len(mine.sites),
             min_samples,
             allow_plain,
             None if columns is None else tuple(name.strip() for name in columns.split(",")),

@@ -138,7 +138,13 @@ class Coordinator(flare.Conductor):
         super().__init__()
         self._plan = plan
 
-    def conduct(self, kit: Path, out: Path, sites: Mapping[str, flare.Reach]) -> None:
+    def conduct(
+        self,
+        kit: Path,
+        out: Path,
+        sites: Mapping[str, flare.Reach],
+        failed: Callable[[], str | None],
+    ) -> None:
         """The run; whatever ends it, the folder says so."""
         lines: list[Line] = []
         try:
@@ -152,10 +158,16 @@ class Coordinator(flare.Conductor):
                 channel = flare.Aux(name, sites[name], plan.patience, plan.limit)
                 lines.append(Line(name, channel, run))
             _run(plan, kit, out, lines)
-        except flare.SiteLost as error:
+        except (flare.SiteLost, flare.Ended) as error:
+            site = error.site if isinstance(error, flare.SiteLost) else failed()
+            if site is None:
+                tell(out, str(error))
+                return
+            if isinstance(error, flare.Ended):
+                error = flare.SiteLost(site, "has lost its process")
             logger.error("%s", error)
-            leaves = any(line.leaves for line in lines if line.name == error.site)
-            tell(out, str(error), lost=error.site, leaves=leaves)
+            leaves = any(line.leaves for line in lines if line.name == site)
+            tell(out, str(error), lost=site, leaves=leaves)
         except io.InputError as error:
             logger.error("%s", error)
             tell(out, str(error))

@@ -46,7 +46,7 @@ class Permissions(NamedTuple):
     min_samples: int = 3
     """Samples of all sites together in every combination of levels that this site has."""
     plain: bool = False
-    """Answers without masks, too, where there are three sites or more."""
+    """Answers without masks, too, where the project has three sites or more."""
     columns: tuple[str, ...] | None = None
     """Columns of the sample table that a design may use; None for any. Their levels are told to
     the coordinator, but never where each of `IDENTIFIER` samples or more has a level of its own."""
@@ -140,7 +140,7 @@ class Part:
     ) -> Any:
         self._check_sites(sites, masks)
         self._sites, self._masked = tuple(sites), masks
-        self._inputs = io.Inputs(*brought["inputs"])
+        self._formula, self._inputs = formula, io.Inputs(*brought["inputs"])
         self._adata = self._ways.table(brought)
         self._described = describe(self.site, self._adata, formula)
         self._check_columns()
@@ -162,8 +162,11 @@ class Part:
             message = "the list of sites has some that are not in this site's roster"
         elif count < allowed.min_sites:
             message = f"{count} sites; this one insists on {allowed.min_sites} (--min-sites)"
-        elif not masks and count >= MASKED_FROM and not allowed.plain:
-            message = "it shows no totals without masks to so many (--allow-plain at the site)"
+        elif not masks and not allowed.plain and len(allowed.sites or sites) >= MASKED_FROM:
+            message = (
+                "it shows totals without masks in projects of two sites only (--allow-plain at the "
+                "site)"
+            )
         else:
             return
         raise ProtocolError(message)
@@ -227,8 +230,8 @@ class Part:
                 message = f"the key that site {self._sites[0]} sealed cannot be opened"
                 raise ProtocolError(message) from error
         agreed = {name: Column(number, tuple(levels)) for name, (number, levels) in columns.items()}
-        if set(agreed) != set(self._described.columns):
-            message = "the design has other columns than were described"
+        if set(agreed) != set(self._described.columns) or formula != self._formula:
+            message = "the design has another formula, or other columns, than were described"
             raise ProtocolError(message)
         design = of_columns(agreed, formula, dict(reference))
         if list(design.names) != list(names):

@@ -17,6 +17,7 @@ from expressway._types import Float
 
 from .design import Design, design, design_columns, refuse_totals
 from .factors import as_category, is_number
+from .formulas import refuse_code
 
 # A design over this many combinations of levels is not written down to find its columns.
 _COMBINATIONS = 100_000
@@ -77,10 +78,11 @@ def describe(site: str, adata: anndata.AnnData, formula: str) -> Description:
     Raises
     ------
     InputError
-        A column that the formula names is not there, or lacks a value.
+        A column that the formula names is not there, or lacks a value; or the formula has code.
     """
     obs = pd.DataFrame(adata.obs)
     try:
+        refuse_code(formula)
         used = design_columns(formula, obs)
     except InputError as error:
         message = f"site {site}: {error}"
@@ -138,7 +140,14 @@ def agree(
 
 
 def of_columns(columns: Mapping[str, Column], formula: str, reference: Mapping[str, str]) -> Design:
-    """The design of samples with these columns; its matrix is of no sample."""
+    """The design of samples with these columns; its matrix is of no sample.
+
+    Raises
+    ------
+    InputError
+        As for `design`, and for formulas with code in them (`refuse_code`).
+    """
+    refuse_code(formula)
     return design(formula, every_combination(columns), reference)
 
 

@@ -13,6 +13,7 @@ from expressway.core.arrow import Wide
 from .agreement import Column, every_combination, of_columns
 from .design import Design, design, design_columns
 from .factors import is_number
+from .formulas import refuse_code
 
 
 def nested(
@@ -91,6 +92,7 @@ def nested_across(
     """
     table = every_combination(columns)
     full = of_columns(columns, formula, reference or {})
+    refuse_code(reduced)
     try:
         used = design_columns(reduced, table)
     except InputError as error:

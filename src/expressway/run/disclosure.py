@@ -28,7 +28,8 @@ class Sent(NamedTuple):
     shape: str
     """Genes first; of names how many."""
     bytes: int
-    masked: bool
+    masked: bool | None
+    """Nothing for messages: of what is in them the other rows tell."""
     samples: int
     """Of this site."""
     smallest_cell: int
@@ -78,7 +79,7 @@ class Disclosure:
             Sent(*begin, what, shape, len(data), masked, *behind, _digest(data))
             for what, shape, data, masked in _leaves("", content)
         ]
-        rows.append(Sent(*begin, "message", "", len(body), False, *behind, _digest(body)))
+        rows.append(Sent(*begin, "message", "", len(body), None, *behind, _digest(body)))
         if self._path is None:
             self.rows += rows
             return

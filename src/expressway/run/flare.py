@@ -7,10 +7,11 @@ is at work, so that one which is dead or hangs is told from one which is slow.
 """
 
 import hashlib
+import re
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
@@ -24,6 +25,7 @@ from nvflare.apis.impl.controller import Controller
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 
+from .participants import CONSOLE
 from .protocol import ProtocolError
 
 TOPIC = "expressway"
@@ -35,8 +37,6 @@ START = 60.0
 RESULT = "result"
 # Between two tries of reaching a site.
 _PAUSE = 0.25
-# Between two looks at who is there.
-_PULSE = 1.0
 
 
 class Reach(NamedTuple):
@@ -47,16 +47,22 @@ class Reach(NamedTuple):
     reply it is and its bytes, or None where nothing came."""
     ended: Callable[[], bool]
     """Whether the run has been ended, by the administrator or because a process of it failed."""
-    silent: Callable[[], bool]
-    """Whether of all sites this one has not been reached for the longest time: FLARE ends the
-    processes of all sites when one has failed."""
 
 
 class SiteLost(ProtocolError):
-    """A site gives no sign of life, or no answer."""
+    """A site gives no sign of life, or no answer.
 
-    def __init__(self, site: str, message: str) -> None:
-        super().__init__(message)
+    Parameters
+    ----------
+    site, why
+        Its name, and what of it is known.
+    """
+
+    def __init__(self, site: str, why: str) -> None:
+        super().__init__(
+            f"site {site} {why}; see that 'expressway federated site' runs there and the network "
+            "is up, and go on with --resume"
+        )
         self.site = site
 
 
@@ -92,9 +98,9 @@ class Aux:
         Raises
         ------
         SiteLost
-            There is none in time, or the run has been ended and the site was not there before.
+            There is none in time.
         Ended
-            The run has been ended, and not because of this site.
+            The run has been ended.
         """
         key = _key(body)
         kind, data = "ask", body
@@ -103,15 +109,12 @@ class Aux:
             wait = self._patience if kind == "ask" else min(2 * BEAT, self._patience)
             reply = self._reach.post(kind, data, wait)
             now = time.monotonic()
-            ended = self._reach.ended()
             patience = self._patience if self._met else max(self._patience, START)
-            gone = now - seen >= patience or (ended and self._reach.silent())
-            if reply is None and gone:
-                self._lost(f"gave no sign of life for {now - seen:.0f} s: its process ended")
-            if ended:
-                time.sleep(BEAT)  # another site may be found lost meanwhile, which says more
+            if self._reach.ended():
                 message = "the run was ended; go on with --resume"
                 raise Ended(message)
+            if reply is None and now - seen >= patience:
+                raise SiteLost(self._name, f"gave no sign of life for {now - seen:.0f} s")
             if reply is None:
                 kind, data = "poll", key
                 time.sleep(_PAUSE)
@@ -120,16 +123,10 @@ class Aux:
             if state == "done":
                 return found
             if now - started >= self._limit:
-                self._lost(f"has been at work on one message for {now - started:.0f} s: it hangs")
+                why = f"has been at work on one message for {now - started:.0f} s: it hangs"
+                raise SiteLost(self._name, why)
             # What was never received, or not kept, is sent again: a site answers it once.
             kind, data = ("poll", key) if state == "working" else ("ask", body)
-
-    def _lost(self, why: str) -> None:
-        message = (
-            f"site {self._name} {why}, or the network is down; start it again with "
-            "'expressway federated site' and go on with --resume"
-        )
-        raise SiteLost(self._name, message)
 
 
 class Desk:
@@ -218,7 +215,13 @@ class Conductor(Controller):
     """The coordinator's process of one run, as FLARE starts it."""
 
     @abstractmethod
-    def conduct(self, kit: Path, out: Path, sites: Mapping[str, Reach]) -> None:
+    def conduct(
+        self,
+        kit: Path,
+        out: Path,
+        sites: Mapping[str, Reach],
+        failed: Callable[[], str | None],
+    ) -> None:
         """The run.
 
         Parameters
@@ -229,6 +232,9 @@ class Conductor(Controller):
             An empty folder, of which the administrator receives what is written into it.
         sites
             How each site is reached.
+        failed
+            The site whose process has ended; None if none is known. FLARE then ends the run, and
+            the processes of all other sites, so that nobody is reached any more.
         """
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
@@ -238,14 +244,9 @@ class Conductor(Controller):
         out = Path(workspace.get_run_dir(job)) / RESULT
         out.mkdir()
         names = sorted(client.name for client in engine.get_clients())
-        since: dict[str, float] = {}
-        sites = {name: _reach(engine, name, abort_signal, since) for name in names}
-        done = threading.Event()
-        threading.Thread(target=_listen, args=(list(sites.values()), done), daemon=True).start()
-        try:
-            self.conduct(Path(workspace.get_root_dir()), out, sites)
-        finally:
-            done.set()
+        sites = {name: _reach(engine, name, abort_signal) for name in names}
+        kit = Path(workspace.get_root_dir())
+        self.conduct(kit, out, sites, lambda: failed_site(kit, job))
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Nothing is to be done before."""
@@ -257,8 +258,16 @@ class Conductor(Controller):
         """There are no tasks."""
 
 
-def _reach(engine: Any, name: str, abort_signal: Signal, since: dict[str, float]) -> Reach:
-    """How to reach one site; of all of them is known since when they were not reached."""
+def failed_site(kit: Path, job: str) -> str | None:
+    """The site whose process made FLARE end a job, from what it printed (2.9, fed_server.py)."""
+    console = kit / CONSOLE
+    said = console.read_text(encoding="utf-8", errors="replace") if console.is_file() else ""
+    line = re.search(rf"Failing job {re.escape(job)} due to reported failure from (\S+):", said)
+    return line[1].partition(".")[0] if line else None
+
+
+def _reach(engine: Any, name: str, abort_signal: Signal) -> Reach:
+    """How to reach one site."""
 
     def post(kind: str, data: bytes, wait: float) -> tuple[str, bytes] | None:
         request = Shareable()
@@ -266,17 +275,8 @@ def _reach(engine: Any, name: str, abort_signal: Signal, since: dict[str, float]
         with engine.new_context() as context:
             replies = engine.send_aux_request([name], TOPIC, request, wait, context, optional=True)
         reply = replies.get(name)
-        found = None if reply is None else understood(reply)
-        if found is None:
-            since.setdefault(name, time.monotonic())
-        else:
-            since.pop(name, None)
-        return found
-
-    def silent() -> bool:
-        return name in since and since[name] == min(since.values())
-
-    def understood(reply: Shareable) -> tuple[str, bytes] | None:
+        if reply is None:
+            return None
         if reply.get_return_code() == ReturnCode.TOPIC_UNKNOWN or (
             reply.get_return_code() == ReturnCode.OK and "state" not in reply
         ):
@@ -286,11 +286,4 @@ def _reach(engine: Any, name: str, abort_signal: Signal, since: dict[str, float]
             return None
         return str(reply["state"]), bytes(reply["data"])
 
-    return Reach(post, lambda: bool(abort_signal.triggered), silent)
-
-
-def _listen(sites: Sequence[Reach], done: threading.Event) -> None:
-    """Notice who is lost, also while nobody is asked for anything."""
-    while not done.wait(_PULSE):
-        for site in sites:
-            site.post("poll", b"", BEAT)
+    return Reach(post, lambda: bool(abort_signal.triggered))

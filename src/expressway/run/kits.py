@@ -296,6 +296,8 @@ _LOGGING: dict[str, Any] = {
     "loggers": {
         # The first messages of a run may come before the site's process takes any.
         "nvflare.private.aux_runner": {"level": "CRITICAL"},
+        # `flare.failed_site` reads who failed.
+        "nvflare.private.fed.server.fed_server": {"level": "INFO"},
         "nvflare.fuel.hci.server.hci": {"level": "INFO"},
         "nvflare.private.fed.client.fed_client": {"level": "INFO"},
     },

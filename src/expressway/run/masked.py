@@ -73,7 +73,7 @@ def digest(*parts: Any) -> bytes:
                 content = leaf if isinstance(leaf, bytes) else leaf.encode()
                 kind = type(leaf).__name__
             else:
-                array = np.ascontiguousarray(leaf)
+                array = np.asarray(leaf)  # contiguous ones have one axis at least
                 content, kind = array.tobytes(), f"{array.dtype.str}{array.shape}"
             found.update(f"{kind}\0{len(content)}\0".encode() + content)
     return found.digest()

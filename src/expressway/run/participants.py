@@ -26,6 +26,8 @@ _MARK = "EXPRESSWAY_KIT"
 # Seconds until a silent site is given up, which the coordinator's kit says, too.
 _GRACE = 30
 # What FLARE says, by the kit's own settings of its log.
+# What FLARE prints goes here.
+CONSOLE = Path("log/console.txt")
 _UP: dict[Role, str] = {
     "coordinator": "Admin Server is started",
     "site": "Successfully registered client",
@@ -71,7 +73,7 @@ class Participant:
                 break
             time.sleep(0.5)
         ended = self.process.poll() is not None
-        state = "ended" if ended else f"is not up after {timeout:.0f} s"
+        state = "ended" if ended else "is not up" if refused else f"is not up after {timeout:.0f} s"
         errors = [line for line in self._log().splitlines() if " ERROR " in line]
         why = refused or (
             one_line(errors[-1].split(" ERROR ")[1]) if errors else "no error was told"
@@ -148,9 +150,7 @@ def start(
     if found.role == "administrator":
         message = f"{kit} is an administrator's kit; needed is a coordinator's or a site's"
         raise InputError(message)
-    if alive := _processes(found.folder):
-        message = f"{found.name} is running already: end process {alive[0].pid} before"
-        raise InputError(message)
+    check_idle(found)
     if found.role == "coordinator":
         for port in _ports(found):
             _check_free(port)
@@ -170,12 +170,25 @@ def start(
     return Participant(found, process)
 
 
+def check_idle(kit: Kit) -> None:
+    """Refuse a kit whose processes run.
+
+    Raises
+    ------
+    InputError
+        Says which one.
+    """
+    if alive := _processes(kit.folder):
+        message = f"{kit.name} is running already: end process {alive[0].pid} before"
+        raise InputError(message)
+
+
 def _leave(number: int, _: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
 def _console(kit: Kit) -> Path:
-    return kit.folder / "log" / "console.txt"
+    return kit.folder / CONSOLE
 
 
 def _command(kit: Path) -> list[str]:
