@@ -145,7 +145,10 @@ class Coordinator(flare.Conductor):
         sites: Mapping[str, flare.Reach],
         failed: Callable[[], str | None],
     ) -> None:
-        """The run; whatever ends it, the folder says so."""
+        """The run; whatever ends it early, the folder says so, and it is raised again.
+
+        FLARE would wait for sites that are lost when a run ends well.
+        """
         lines: list[Line] = []
         try:
             plan = Plan.of(self._plan)
@@ -160,21 +163,19 @@ class Coordinator(flare.Conductor):
             _run(plan, kit, out, lines)
         except (flare.SiteLost, flare.Ended) as error:
             site = error.site if isinstance(error, flare.SiteLost) else failed()
-            if site is None:
-                tell(out, str(error))
-                return
-            if isinstance(error, flare.Ended):
-                error = flare.SiteLost(site, "has lost its process")
-            logger.error("%s", error)
+            why: ProtocolError = error
+            if site is not None and isinstance(error, flare.Ended):
+                why = flare.SiteLost(site, "has lost its process")
             leaves = any(line.leaves for line in lines if line.name == site)
-            tell(out, str(error), lost=site, leaves=leaves)
+            tell(out, str(why), lost=site, leaves=leaves)
+            raise
         except io.InputError as error:
-            logger.error("%s", error)
             tell(out, str(error))
+            raise
         except Exception as error:
-            logger.exception("the run ended")
             kind = type(error).__name__
             tell(out, f"the coordinator failed ({kind}); log/console.txt of its kit says where")
+            raise
 
 
 def _run(plan: Plan, kit: Path, out: Path, lines: Sequence[Line]) -> None:
