@@ -240,7 +240,7 @@ class Conductor(Controller):
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """All of the run, from FLARE's side."""
         engine: Any = fl_ctx.get_engine()
-        workspace, job = engine.get_workspace(), fl_ctx.get_job_id()
+        workspace, job = engine.get_workspace(), str(fl_ctx.get_job_id())
         out = Path(workspace.get_run_dir(job)) / RESULT
         out.mkdir()
         names = sorted(client.name for client in engine.get_clients())
