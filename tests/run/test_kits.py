@@ -38,6 +38,29 @@ def test_kits_are_closed_and_say_whose_they_are(tmp_path, capfd):
         kits.provision(project("south", "north", "east", ports=(1, 2)), out)
 
 
+def test_a_kit_has_what_is_needed_and_says_what_it_is(tmp_path):
+    found = kits.provision(project("south", "north"), tmp_path / "kits")
+    shared = {"readme.txt", "local/roster.json", "startup/rootCA.pem"}
+    written = {f"local/{name}.json" for name in ("resources", "authorization", "log_config")}
+    client = {"startup/client.crt", "startup/client.key"}
+    server = {"startup/server.crt", "startup/server.key"}
+    expected = {
+        "north": shared | written | client | {"startup/fed_client.json"},
+        "localhost": shared | written | server | {"startup/fed_server.json"},
+        ADMINISTRATOR: shared | client | {"startup/fed_admin.json"},
+    }
+    starts = {"north": "site KIT", "localhost": "coordinator KIT", ADMINISTRATOR: "run KIT"}
+    for name, files in expected.items():
+        kit = found[name]
+        assert {str(path.relative_to(kit)) for path in kit.rglob("*") if path.is_file()} == files
+        text = (kit / "readme.txt").read_text()
+        assert text.startswith(f"trial: kit of {name} (")
+        assert f"expressway federated {starts[name]}" in text
+        assert ("local/resources.json" in text) == (name != ADMINISTRATOR)
+        assert f"startup/{'server' if name == 'localhost' else 'client'}.key" in text
+        assert all(len(line) <= 100 for line in text.splitlines())
+
+
 def test_a_site_is_added_later(tmp_path):
     out = tmp_path / "kits"
     kits.provision(project("south", "north"), out)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +25,8 @@ Example:
 """
 # Seconds between two looks at a run, and after which a silent coordinator is given up.
 _LOOK, _GIVEN_UP = 0.5, 15.0
+# Seconds after which a run that has not begun says why, and is given up.
+_SAID, _BEGUN = 3.0, 60.0
 
 _console = Console(highlight=False)
 logger = logging.getLogger(__name__)
@@ -119,6 +122,7 @@ def site(
     """
     with ends.one_line_errors():
         mine = kits.read_kit(kit, "site")
+        participants.check_keys(mine)
         participants.check_idle(mine)
         adata = io.read_site(data)
         settings = federated.SiteSettings(
@@ -136,15 +140,18 @@ def site(
 
 
 def _serve(kit: Path, says: str) -> None:
-    """Run a participant until it is told to end."""
-    with participants.start(kit) as participant:
-        participant.ready()
-        ends.say(_console, says.format(participant.kit) + "; Ctrl-C ends it")
-        try:
+    """Run a participant until it is told to end, by SIGTERM with exit code 143."""
+    try:
+        with participants.start(kit) as participant:
+            participant.ready()
+            ends.say(_console, says.format(participant.kit) + "; Ctrl-C ends it")
             code = participant.wait()
-        except KeyboardInterrupt:
-            ends.say(_console, "ended")
-            return
+    except KeyboardInterrupt:
+        ends.say(_console, "ended")
+        return
+    except SystemExit:  # of SIGTERM
+        ends.say(_console, "ended")
+        raise
     message = f"its process ended with code {code}; see {kit / 'log'}"
     raise io.InputError(message)
 
@@ -179,13 +186,17 @@ def run(
     site is written there.
     """
     clock = io.Clock()
+    states: set[str] = set()
 
     def left() -> str:
+        if "running" not in states:
+            return "the run had not begun; nothing was written"
         return "the coordinator keeps finished stages; the same command with --resume goes on"
 
     with ends.interruptible(left) as check, ends.one_line_errors(), ends.shown_warnings():
         what = across.understood(of)
         mine = kits.read_kit(kit, "administrator")
+        participants.check_keys(mine)
         names = sorted(site or mine.sites)
         unknown = sorted(set(names) - set(mine.sites))
         if unknown:
@@ -203,8 +214,13 @@ def run(
         )
         with ends.progress({"run": 1.0}, check, quiet=of.quiet) as progress:
             folder.expect_figures()
+
+            def watch(state: str) -> None:
+                states.add(state)
+                progress.watch(state)
+
             with clock.stage("run"):
-                plan, found = _with_who_is_left(kit, mine, plan, progress.watch)
+                plan, found = _with_who_is_left(kit, mine, plan, watch)
             inputs = {"project": mine.project, "coordinator": mine.coordinator}
             inputs |= {"sites": list(plan.sites), "lost": sorted(set(names) - set(plan.sites))}
             tested = across.write(found, of, what, inputs, clock, check=check)
@@ -254,22 +270,57 @@ def _carried_out(
     job = jobs.write_job(scratch / "job", mine.project, plan.sites, text, {})
     with jobs.session(kit) as session:
         number = jobs.submit(session, job)
-        seen = time.monotonic()
         try:
-            while True:
-                time.sleep(_LOOK)
-                try:
-                    state = jobs.job_status(session, number).state
-                    seen = time.monotonic()
-                except io.InputError:
-                    if time.monotonic() - seen > _GIVEN_UP:
-                        raise
-                    continue
-                watch(state.lower())
-                if state.startswith("FINISHED"):
-                    break
+            _follow(lambda: jobs.job_status(session, number), watch)
         except BaseException:
             with contextlib.suppress(io.InputError):
                 jobs.abort(session, number)
             raise
         return jobs.fetch(session, number, scratch / "received") / "result"
+
+
+def _follow(status: Callable[[], jobs.Status], watch: Callable[[str], None]) -> None:
+    """Wait until a run has ended.
+
+    Raises
+    ------
+    InputError
+        There is no coordinator any more, or the run does not begin.
+    """
+    begun = said = False
+    start = seen = time.monotonic()
+    while True:
+        time.sleep(_LOOK)
+        try:
+            state, detail = status()
+            seen = time.monotonic()
+        except io.InputError as error:
+            silent = time.monotonic() - seen
+            if silent > _GIVEN_UP:
+                message = (
+                    f"the coordinator has not answered for {silent:.0f} s; start it again with "
+                    "'expressway federated coordinator' and go on with --resume"
+                )
+                raise io.InputError(message) from error
+            continue
+        watch(state.lower())
+        if state.startswith("FINISHED"):
+            return
+        begun = begun or state == "RUNNING"
+        if not begun and seen - start > _BEGUN:
+            message = f"the run has not begun in {_BEGUN:.0f} s: {_lacks(detail)}, and run again"
+            raise io.InputError(message)
+        if not begun and not said and seen - start > _SAID:
+            logger.warning("the run has not begun: %s", _lacks(detail))
+            said = True
+
+
+def _lacks(detail: str) -> str:
+    """Why a run does not begin, from what FLARE says (2.9, job_scheduler.py), and what to do."""
+    missing = re.search(r"missing required site (\S+)", detail)
+    if missing:
+        return f"site {missing[1]} is not connected; start 'expressway federated site' there"
+    said = re.sub(r"^[-\d]+ [:\d]+: ", "", detail)
+    if said and said != "scheduled":
+        return f"{said}; see that all sites are connected"
+    return f"the coordinator is at work on others ({kits.RUNS} at once); wait until they have ended"

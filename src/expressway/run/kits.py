@@ -21,13 +21,46 @@ from .quietly import module, one_line, read_json, silence, write_json
 SITE_CLASS = "expressway.federated.deployed.Site"
 COORDINATOR_CLASS = "expressway.federated.deployed.Coordinator"
 Role = Literal["coordinator", "site", "administrator"]
+# At once, at one coordinator.
+RUNS = 4
 
-_README = (
+_AUTHORITY_README = (
     "root.key is the private key of this project's authority. Only whoever adds sites later needs "
     "it: keep it offline, and never send it to anyone.\n"
 )
+_README = """\
+{project}: kit of {name} ({role})
+
+This folder is for whoever runs {name}, and for nobody else.
+{key} is a private key: whoever has it can be {name}.
+It must stay secret; send it by a way that nobody else can read.
+
+Look into these before you start it:
+
+  local/roster.json      who takes part
+{resources}
+Start it (KIT is this folder) by
+
+  expressway federated {command}
+
+All options are in: expressway federated {verb} --help
+"""
+_RESOURCES = """\
+  local/resources.json   which code a run may have: class_allow_list; it is
+                         written anew at every start
+"""
+# What starts it.
+_STARTED: dict[Role, str] = {
+    "coordinator": "coordinator KIT",
+    "site": "site KIT --data DIR",
+    "administrator": "run KIT --design FORMULA --contrast FACTOR LEVEL REFERENCE --out DIR",
+}
+# Of a folder of FLARE's: the settings, certificates and keys. Its scripts start it without ours.
+_NEEDED = {".json", ".crt", ".key", ".pem"}
 # Seconds until a silent site is given up; sites are heard every 10 (nvflare, client_train.py).
 _HEARTBEAT = 30
+# Looked for sites that a run waits for every 2 s; a run whose administrator is gone ends after 120.
+_SCHEDULE = {"min_schedule_interval": 2.0, "max_schedule_interval": 2.0, "max_schedule_count": 60}
 # What the administrator may do (nvflare, private/fed/server/job_cmds.py and training_cmds.py).
 _RIGHTS = ("submit_job", "list_jobs", "get_job_meta", "abort_job", "download_job", "check_status")
 
@@ -85,10 +118,12 @@ def provision(project: Project, out: Path) -> dict[str, Path]:
         made, root = _build(project, Path(scratch) / "flare", authority)
         kits = Path(scratch) / "kits"
         kits.mkdir(mode=0o700)
+        roles = dict(_roles(project))
         for name in sorted(names):
             shutil.move(made / name, kits / name)
+            _furnish(kits / name, roles[name], name, project.name)
         (kits / AUTHORITY).mkdir()
-        for name, text in {**root, "readme.txt": _README}.items():
+        for name, text in {**root, "readme.txt": _AUTHORITY_README}.items():
             (kits / AUTHORITY / name).write_text(text)
         everyone = sorted(names | set(known.get("names", [])))
         write_json(kits / AUTHORITY / "project.json", {"project": whole, "names": everyone})
@@ -99,7 +134,7 @@ def provision(project: Project, out: Path) -> dict[str, Path]:
             for name in names:
                 (kits / name).rename(out / name)
             (kits / AUTHORITY / "project.json").replace(authority / "project.json")
-    for name, role in _roles(project):
+    for name, role in roles.items():
         if (out / name).is_dir():
             write_json(out / name / "local" / "roster.json", _roster(project, role, name))
             prepare(out / name)
@@ -162,10 +197,27 @@ def _build(project: Project, folder: Path, authority: Path) -> tuple[Path, dict[
     return Path(result["current_prod_dir"]), root
 
 
+def _furnish(kit: Path, role: Role, name: str, project: str) -> None:
+    """Take from a kit of FLARE's what our commands do not need, and say what it is."""
+    for path in [path for path in kit.rglob("*") if path.is_file()]:
+        if path.parent.name != "startup" or path.suffix not in _NEEDED:
+            path.unlink()
+    text = _README.format(
+        name=name,
+        role=role,
+        project=project,
+        key="startup/server.key" if role == "coordinator" else "startup/client.key",
+        resources="" if role == "administrator" else _RESOURCES,
+        command=_STARTED[role],
+        verb=_STARTED[role].split()[0],
+    )
+    (kit / "readme.txt").write_text(text, encoding="utf-8")
+
+
 def _close(folder: Path) -> None:
     """Make a folder readable by its owner only."""
     for path in (folder, *folder.rglob("*")):
-        path.chmod(0o700 if path.is_dir() or path.suffix == ".sh" else 0o600)
+        path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 # --- settings -----------------------------------------------------------------------------------
@@ -250,7 +302,7 @@ def _coordinator(kit: Path, classes: Classes) -> dict[str, Any]:
         (
             "job_scheduler",
             common + "job_schedulers.job_scheduler.DefaultJobScheduler",
-            {"max_jobs": 4},
+            {"max_jobs": RUNS, **_SCHEDULE},
         ),
         ("job_manager", "nvflare.apis.impl.job_def_manager.SimpleJobDefManager", stored),
         ("job_store", storage, {}),

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-import shlex
+import shutil
 import signal
 import socket
 import ssl
@@ -12,12 +12,16 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from cryptography import x509
+
 from expressway._errors import InputError
 
+from .certificates import Certified
 from .kits import CLASSES, Classes, Kit, Role, prepare
 from .quietly import module, one_line, read_json
 
@@ -25,9 +29,11 @@ from .quietly import module, one_line, read_json
 _MARK = "EXPRESSWAY_KIT"
 # Seconds until a silent site is given up, which the coordinator's kit says, too.
 _GRACE = 30
+# What FLARE prints since the last start goes here, and what it printed before there.
+CONSOLE, _OLD = Path("log/console.txt"), Path("log/console.old.txt")
+# FLARE's names of runs, of which it leaves folders.
+_RUN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # What FLARE says, by the kit's own settings of its log.
-# What FLARE prints goes here.
-CONSOLE = Path("log/console.txt")
 _UP: dict[Role, str] = {
     "coordinator": "Admin Server is started",
     "site": "Successfully registered client",
@@ -60,9 +66,9 @@ class Participant:
         InputError
             It ended, or is not up in time; says why, as far as that is known.
         """
-        end = time.monotonic() + timeout
+        start = time.monotonic()
         refused = None
-        while time.monotonic() < end:
+        while time.monotonic() < start + timeout:
             log = self._log()
             if _UP[self.kit.role] in log:
                 return
@@ -73,11 +79,8 @@ class Participant:
                 break
             time.sleep(0.5)
         ended = self.process.poll() is not None
-        state = "ended" if ended else "is not up" if refused else f"is not up after {timeout:.0f} s"
-        errors = [line for line in self._log().splitlines() if " ERROR " in line]
-        why = refused or (
-            one_line(errors[-1].split(" ERROR ")[1]) if errors else "no error was told"
-        )
+        state = "ended" if ended else f"is not up after {time.monotonic() - start:.0f} s"
+        why = refused or _error(self._log()) or "no error was told"
         message = f"{self.kit.name} {state}: {why}; see {self.kit.folder / 'log'}"
         raise InputError(message)
 
@@ -133,6 +136,9 @@ def start(
 ) -> Participant:
     """A coordinator or site that has been started; it writes to ``kit/log``.
 
+    Folders that FLARE left of earlier runs are removed, and ``log/console.txt`` of the last start
+    becomes ``log/console.old.txt``.
+
     Its processes are in a session of their own: Ctrl-C at a terminal does not reach them, so that
     whoever starts must stop (`Participant` is a context).
 
@@ -144,21 +150,23 @@ def start(
     Raises
     ------
     InputError
-        The folder is no such kit, it is running already, or a port is in use.
+        The folder is no such kit, its keys are not its own or not valid now, it is running already,
+        or a port is in use.
     """
     found = prepare(kit, classes=classes)
     if found.role == "administrator":
         message = f"{kit} is an administrator's kit; needed is a coordinator's or a site's"
         raise InputError(message)
+    check_keys(found)
     check_idle(found)
     if found.role == "coordinator":
         for port in _ports(found):
             _check_free(port)
-    _console(found).parent.mkdir(mode=0o700, exist_ok=True)
+    _tidy(found.folder)
     knobs = {"NVFLARE_DEAD_CLIENT_GRACE_PERIOD": str(_GRACE)}
     with _console(found).open("wb") as log:
         process = subprocess.Popen(
-            _command(found.folder),
+            _command(found),
             cwd=found.folder,
             env={**os.environ, **knobs, **(environment or {}), _MARK: str(found.folder)},
             stdin=subprocess.DEVNULL,
@@ -183,6 +191,70 @@ def check_idle(kit: Kit) -> None:
         raise InputError(message)
 
 
+def check_keys(kit: Kit) -> None:
+    """Refuse a kit with keys of another participant, or with certificates that are not valid now.
+
+    Raises
+    ------
+    InputError
+        Says what is wrong with which file.
+    """
+    own, key, root = _keys(kit)
+    Certified(own, key, root)
+    subject = _subject(own, x509.NameOID.COMMON_NAME)
+    if subject != kit.name:
+        message = (
+            f"{own} is the certificate of {subject}, not of {kit.name}; use the files of one kit"
+        )
+        raise InputError(message)
+    now = datetime.now(UTC)
+    for path in (own, root):
+        found = x509.load_pem_x509_certificate(path.read_bytes())
+        if now > found.not_valid_after_utc:
+            message = (
+                f"{path} expired on {found.not_valid_after_utc:%Y-%m-%d}; ask the project's lead "
+                "for new kits"
+            )
+            raise InputError(message)
+        if now < found.not_valid_before_utc:
+            begins = f"{found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+            message = f"{path} is not valid before {begins}; set the clock of this machine"
+            raise InputError(message)
+
+
+def _keys(kit: Kit) -> tuple[Path, Path, Path]:
+    """Certificate, key and certificate of the authority."""
+    startup = kit.folder / "startup"
+    name = "server" if kit.role == "coordinator" else "client"
+    return startup / f"{name}.crt", startup / f"{name}.key", startup / "rootCA.pem"
+
+
+def _subject(certificate: Path, what: x509.ObjectIdentifier) -> str:
+    """A part of whom a certificate is of."""
+    found = x509.load_pem_x509_certificate(certificate.read_bytes())
+    return ", ".join(str(one.value) for one in found.subject.get_attributes_for_oid(what))
+
+
+def _tidy(kit: Path) -> None:
+    """Remove FLARE's folders of earlier runs, and make room for a log."""
+    for parent in (kit, kit / "transfer"):
+        for path in parent.iterdir() if parent.is_dir() else ():
+            if _RUN.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+    (kit / CONSOLE).parent.mkdir(mode=0o700, exist_ok=True)
+    if (kit / CONSOLE).is_file():
+        (kit / CONSOLE).replace(kit / _OLD)
+
+
+def _error(log: str) -> str | None:
+    """Why a process ended, from a log of FLARE's: what was raised last, or else the last error."""
+    _, raised, rest = log.rpartition("Traceback (most recent call last):")
+    found = re.search(r"^(?![\d-]+ [\d:,]+ )\S.*$", rest, re.MULTILINE) if raised else None
+    if found is None:
+        found = next(reversed([*re.finditer(r"(?<= ERROR ).*$", log, re.MULTILINE)]), None)
+    return None if found is None else one_line(found[0]).rstrip(".")
+
+
 def _leave(number: int, _: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
@@ -191,15 +263,16 @@ def _console(kit: Kit) -> Path:
     return kit.folder / CONSOLE
 
 
-def _command(kit: Path) -> list[str]:
-    """The line of FLARE's own script that begins the process."""
-    script = (kit / "startup" / "sub_start.sh").read_text(encoding="utf-8")
-    line = re.search(r"^\s*exec python3 (-u -m nvflare\..*)$", script, re.MULTILINE)
-    if line is None:
-        message = f"{kit}/startup/sub_start.sh is not of FLARE 2.9; provision again"
-        raise InputError(message)
-    words = [str(kit) if word == "$WORKSPACE" else word for word in shlex.split(line[1])]
-    return [sys.executable, *words]
+def _command(kit: Kit) -> list[str]:
+    """What begins the process: the line of FLARE's own script (2.9, sub_start.sh)."""
+    side = "server" if kit.role == "coordinator" else "client"
+    organization = _subject(_keys(kit)[0], x509.NameOID.ORGANIZATION_NAME)
+    named = [f"uid={kit.name}"] if kit.role == "site" else []
+    return [
+        *(sys.executable, "-u", "-m", f"nvflare.private.fed.app.{side}.{side}_train"),
+        *("-m", str(kit.folder), "-s", f"fed_{side}.json"),
+        *("--set", "secure_train=true", *named, f"org={organization}", "config_folder=config"),
+    ]
 
 
 def _processes(kit: Path) -> list[Any]:
@@ -240,10 +313,10 @@ def _check_free(port: int) -> None:
 def _unreached(kit: Kit) -> str | None:
     """Why a site cannot have a connection to its coordinator, which it tries here."""
     host, port = _address(kit)
-    startup = kit.folder / "startup"
-    context = ssl.create_default_context(cafile=str(startup / "rootCA.pem"))
+    own, key, root = _keys(kit)
+    context = ssl.create_default_context(cafile=str(root))
     context.check_hostname = False  # as FLARE, which looks at the name in the certificate itself
-    context.load_cert_chain(startup / "client.crt", startup / "client.key")
+    context.load_cert_chain(own, key)
     try:
         with (
             socket.create_connection((host, port), timeout=2.0) as plain,
