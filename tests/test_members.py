@@ -388,9 +388,9 @@ def test_an_outcome_comes_back_as_it_went(tmp_path):
     back = load(tmp_path / "result")
     for one, other in zip(found.tables, back.tables, strict=True):
         assert (one.name, one.threshold) == (other.name, other.threshold)
-        pd.testing.assert_frame_equal(one.table, other.table, check_names=False, check_dtype=True)
+        pd.testing.assert_frame_equal(one.table, other.table)
     for one, other in zip(found.shrunken, back.shrunken, strict=True):
-        pd.testing.assert_frame_equal(one, other, check_names=False)
+        pd.testing.assert_frame_equal(one, other)
     pd.testing.assert_frame_equal(found.cells, back.cells)
     pd.testing.assert_frame_equal(found.received, back.received)
     assert back.ledger.rounds == found.ledger.rounds

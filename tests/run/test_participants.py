@@ -172,8 +172,10 @@ def test_a_run_that_does_not_begin_says_once_why_and_is_given_up(monkeypatch, ca
     assert caplog.messages == [
         "the run has not begun: site east is not connected; start 'expressway federated site' there"
     ]
-    assert deploy._lacks("").startswith("the coordinator is at work on others (4 at once)")
-    assert deploy._lacks("2026-11-22 16:17:35: not enough") == (
+    assert deploy._lacks("SUBMITTED", "").startswith(
+        "the coordinator is at work on others (4 at once)"
+    )
+    assert deploy._lacks("SUBMITTED", "2026-11-22 16:17:35: not enough") == (
         "not enough; see that all sites are connected"
     )
 

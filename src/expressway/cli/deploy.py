@@ -307,19 +307,23 @@ def _follow(status: Callable[[], jobs.Status], watch: Callable[[str], None]) -> 
         if state.startswith("FINISHED"):
             return
         begun = begun or state == "RUNNING"
-        if not begun and seen - start > _BEGUN:
-            message = f"the run has not begun in {_BEGUN:.0f} s: {_lacks(detail)}, and run again"
+        waited = 0.0 if begun else seen - start
+        lacks = _lacks(state, detail)
+        if waited > _BEGUN:
+            message = f"the run has not begun in {_BEGUN:.0f} s: {lacks}, and run again"
             raise io.InputError(message)
-        if not begun and not said and seen - start > _SAID:
-            logger.warning("the run has not begun: %s", _lacks(detail))
+        if waited > _SAID and not said:
+            logger.warning("the run has not begun: %s", lacks)
             said = True
 
 
-def _lacks(detail: str) -> str:
+def _lacks(state: str, detail: str) -> str:
     """Why a run does not begin, from what FLARE says (2.9, job_scheduler.py), and what to do."""
     missing = re.search(r"missing required site (\S+)", detail)
     if missing:
         return f"site {missing[1]} is not connected; start 'expressway federated site' there"
+    if state == "DISPATCHED":  # FLARE knows no more
+        return "sites are starting their processes; see log/console.txt in their kits"
     said = re.sub(r"^[-\d]+ [:\d]+: ", "", detail)
     if said and said != "scheduled":
         return f"{said}; see that all sites are connected"

@@ -82,12 +82,14 @@ def save(found: Outcome, folder: Path) -> None:
     """Write an outcome into a folder, to be read by `load`; no file of it runs code."""
     folder.mkdir(parents=True, exist_ok=True)
     found.adata.write_h5ad(folder / "fit.h5ad")
-    for name, table in _tables(found).items():
+    tables = _tables(found)
+    for name, table in tables.items():
         kept = table.set_axis(table.index.astype(str))
         anndata.AnnData(obs=kept).write_h5ad(folder / f"{name}.h5ad")
     said = found.ledger.said() | {"left": None, "left_out": found.left_out}
     said |= {"tables": [[one.name, one.threshold] for one in found.tables]}
     said |= {"shrunken": len(found.shrunken)}
+    said |= {"axes": {name: one.index.name for name, one in tables.items()}}
     (folder / _SAID).write_bytes(encode(said))
 
 
@@ -106,7 +108,7 @@ def load(folder: Path) -> Outcome:
 
     def table(name: str) -> pd.DataFrame:
         found = anndata.read_h5ad(folder / f"{name}.h5ad").obs
-        return pd.DataFrame(found).rename_axis(None)
+        return pd.DataFrame(found).rename_axis(said["axes"][name])
 
     tables = [
         Table(name, table(f"table {k}"), threshold)
@@ -117,7 +119,7 @@ def load(folder: Path) -> Outcome:
     left = [_left(row) for row in table("received").itertuples(index=False)]
     ledger.restore(said | {"left": left})
     adata = anndata.read_h5ad(folder / "fit.h5ad")
-    cells = table("cells").rename_axis("cell")
+    cells = table("cells")
     return Outcome(adata, cells, tuple(tables), tuple(shrunken), ledger, dict(said["left_out"]))
 
 
