@@ -14,6 +14,7 @@ from expressway.io.formulas import refuse_code
         "~ strain * C(minute)",
         "~ 0 + a:b + np.log(age) + log2(age + 1) - 1",
         "~ C(dose, contr.treatment('low')) + C(dose, levels=['low', 'high'])",
+        "~ C(dose, contr.sum)",
         "~ I(age ** 2) + {age / 10} + Q('a column')",
         "~ bs(age, df=4) + scale(age)",
         "~ `a column` + b",

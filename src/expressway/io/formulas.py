@@ -56,7 +56,9 @@ def _refuse(expression: str) -> None:
         raise InputError(message) from error
     called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
     for node in ast.walk(tree):
-        named = isinstance(node, ast.Attribute) and node in called and _listed(node)
+        # A coding may be named without being called: C(dose, contr.sum).
+        named = isinstance(node, ast.Attribute) and _listed(node)
+        named &= node in called or ast.unparse(node).startswith("contr.")
         fine = isinstance(node, _PARTS) or named
         fine &= not isinstance(node, ast.Call) or _listed(node.func)
         if not fine:
