@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:ssl_context is deprecated:Deprec
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory):
     folder, ports = tmp_path_factory.mktemp("deployment"), free_ports()
-    with deployed(folder, ports, 120, "--allow-plain") as found:
+    with deployed(folder, ports, 120, "--allow-plain", "--privacy-budget", "1") as found:
         yield found
     for port in ports:
         with socket.socket() as probe:
@@ -110,6 +110,27 @@ def test_what_sites_do_not_allow_is_said_in_one_line(deployment):
     says = r"error: site (cheung|pickrell) refuses: 2 sites; this one insists on 3 \(--min-sites\)"
     assert re.fullmatch(says, said.splitlines()[-1])
     assert not (deployment.folder / "refused").exists()
+
+
+def test_totals_with_noise_are_published_once_for_their_cost(deployment):
+    genes, out = deployment.folder / "genes.txt", deployment.folder / "published"
+    genes.write_text("gene_1\ngene_2\n")
+    words = ("federated", "publish", deployment.kits / ADMINISTRATOR, "--by", "condition")
+    done = deployment.do(*words, "--genes", genes, "--rho", "0.75", "--out", out)
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "3 sites: 2 genes in 2 groups of condition" in said
+    assert "rho 0.75 (epsilon 7.19 at delta 1e-06) of every site's budget is spent" in said
+    table = pd.read_csv(out / "published.csv")
+    assert list(table.columns) == ["gene", "condition", "samples", "mean", "noise"]
+    noise = json.loads((out / "run.json").read_text())["publication"]["noise_of_samples"]
+    assert (np.abs(table["samples"] - 18) < 6 * noise).all()  # in 10^-8 of all cases more
+    for site in SITES:
+        spent = pd.read_csv(deployment.kits / site / "privacy.csv")
+        assert list(spent["about"]) == ["2 genes by condition"]
+        told = pd.read_csv(deployment.kits / site / "disclosure.csv")
+        told = told[told["stage"] == "publication"]
+        assert list(told["masked"].astype(str)) == ["True"] * 4 + ["nan"]
 
 
 def wait(session, name: str, status: str) -> jobs.Status:

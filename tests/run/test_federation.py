@@ -7,7 +7,7 @@ import pytest
 
 from expressway.core.cohort import Ask, Cohort, Pooled, samples
 from expressway.federated import Member, Permissions
-from expressway.federated.part import JOINING, Part
+from expressway.federated.part import Part
 from expressway.models import nb, outliers, size_factors
 from expressway.run import Federation, Ledger, ProtocolError, Site
 from expressway.run.protocol import CHANGES, STATISTICS, Asked, Request, fields
@@ -31,7 +31,7 @@ class Loop:
     def __init__(self, site):
         self.member = Member(site.name, lambda _: pytest.fail("no table"), Permissions())
         part = Part("run", site.name, self.member._ways)
-        part._step, part._cohorts = len(JOINING), {0: site}
+        part._next, part._cohorts = ("sums", "stays"), {0: site}
         self.member._part, self.member._runs = part, {"run"}
 
     def ask(self, body):

@@ -1,11 +1,8 @@
-"""`expressway federated provision`, `coordinator`, `site` and `run`: analyses of real sites."""
+"""`expressway federated provision`, `coordinator`, `site`, `run`: analyses of real sites."""
 
-import contextlib
 import json
 import logging
-import re
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,20 +11,15 @@ import typer
 from rich.console import Console
 
 from expressway import federated, io
-from expressway.run import jobs, kits, participants, projects
+from expressway.run import kits, participants, privacy, projects
 
-from . import across, brought, ends, folder, options
+from . import across, brought, ends, folder, follow, options, publish
 
 RUN_EXAMPLE = """\b
 Example:
   expressway federated run kits/admin@example.org --design '~ study + gender' \\
       --contrast gender female male --out results
 """
-# Seconds between two looks at a run, and after which a silent coordinator is given up.
-_LOOK, _GIVEN_UP = 0.5, 15.0
-# Seconds after which a run that has not begun says why, and is given up.
-_SAID, _BEGUN = 3.0, 60.0
-
 _console = Console(highlight=False)
 logger = logging.getLogger(__name__)
 
@@ -38,6 +30,7 @@ def add(app: typer.Typer) -> None:
     app.command()(coordinator)
     app.command()(site)
     app.command(epilog=RUN_EXAMPLE, cls=options.Sectioned)(options.spread(run))
+    app.command(epilog=publish.EXAMPLE)(publish.publish)
 
 
 def provision(
@@ -114,11 +107,21 @@ def site(
             "from the difference of totals with and without it.",
         ),
     ] = False,
+    privacy_budget: Annotated[
+        float,
+        typer.Option(
+            metavar="RHO",
+            min=0.0,
+            help="Answer 'expressway federated publish', until so much of differential privacy is "
+            "spent, ever; 0 for never.",
+        ),
+    ] = 0.0,
 ) -> None:
     """Take part as a site until Ctrl-C.
 
     Nothing but totals of listed statistics leaves the site. All that left is in
-    KIT/disclosure.csv, what was computed for the site alone in KIT/results.
+    KIT/disclosure.csv, what was computed for the site alone in KIT/results, what was spent of
+    --privacy-budget in KIT/privacy.csv.
     """
     with ends.one_line_errors():
         mine = kits.read_kit(kit, "site")
@@ -132,10 +135,14 @@ def site(
             allow_plain,
             None if columns is None else tuple(name.strip() for name in columns.split(",")),
             may_be_left_out,
+            privacy_budget,
         )
         settings.write(kit)
         shape = f"{adata.n_obs:,} samples x {adata.n_vars:,} genes"
         del adata
+        if privacy_budget:
+            left = privacy.Account(privacy_budget, mine.folder / privacy.SPENT).left
+            shape = f"{shape}; publishes to a rho of {left:g}"
         _serve(kit, f"site {{0.name}} of {{0.project}}: {shape}")
 
 
@@ -159,22 +166,9 @@ def _serve(kit: Path, says: str) -> None:
 def run(
     kit: Annotated[Path, typer.Argument(metavar="KIT", help="Folder of the administrator's kit.")],
     of: across.Across,
-    site: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Only with this site; can be repeated."),
-    ] = None,
-    patience: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS", min=1, help="Give a site up that gives no sign of life for so long."
-        ),
-    ] = federated.PATIENCE,
-    limit: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS", min=1, help="Give a site up that computes one answer for so long."
-        ),
-    ] = federated.LIMIT,
+    site: follow.Only = None,
+    patience: follow.Patience = federated.PATIENCE,
+    limit: follow.Limit = federated.LIMIT,
 ) -> None:
     """Differential expression across the sites of a project, at whose coordinator it runs.
 
@@ -195,20 +189,17 @@ def run(
 
     with ends.interruptible(left) as check, ends.one_line_errors(), ends.shown_warnings():
         what = across.understood(of)
-        mine = kits.read_kit(kit, "administrator")
-        participants.check_keys(mine)
-        names = sorted(site or mine.sites)
-        unknown = sorted(set(names) - set(mine.sites))
-        if unknown:
-            message = f"--site {unknown[0]}: the project has the sites {', '.join(mine.sites)}"
-            raise io.InputError(message)
+        mine = follow.administrator(kit)
+        names = follow.chosen(mine, site)
         plan = federated.Plan(
             tuple(names),
-            _question(of, what, len(names)),
-            what.settings,
-            None if what.trend is None else what.trend[["mean", "dispersion"]].to_numpy(float),
-            what.wanted,
-            of.resume,
+            federated.Analysis(
+                _question(of, what, len(names)),
+                what.settings,
+                None if what.trend is None else what.trend[["mean", "dispersion"]].to_numpy(float),
+                what.wanted,
+                of.resume,
+            ),
             patience,
             limit,
         )
@@ -245,86 +236,16 @@ def _with_who_is_left(
     kit: Path, mine: kits.Kit, plan: federated.Plan, watch: Callable[[str], None]
 ) -> tuple[federated.Plan, federated.Outcome]:
     """What a run found: without sites that were lost, if they had agreed to that."""
+    assert isinstance(plan.asked, federated.Analysis)
+    least = plan.asked.question.rules.min_sites
     while True:
         with tempfile.TemporaryDirectory(prefix="expressway-") as scratch:
             try:
-                received = _carried_out(kit, mine, plan, Path(scratch), watch)
-                return plan, federated.result(received)
+                found = follow.carried_out(kit, mine, plan, Path(scratch), watch)
+                return plan, federated.load(found)
             except federated.Lost as lost:
                 sites = tuple(name for name in plan.sites if name != lost.site)
-                if len(sites) < plan.question.rules.min_sites:
+                if len(sites) < least:
                     raise
                 logger.warning("%s. It had agreed that the others go on without it: they do", lost)
                 plan = plan._replace(sites=sites)
-
-
-def _carried_out(
-    kit: Path,
-    mine: kits.Kit,
-    plan: federated.Plan,
-    scratch: Path,
-    watch: Callable[[str], None],
-) -> Path:
-    """Folder of what the coordinator has of a run, once it has ended."""
-    text = {"plan": plan.text()}
-    job = jobs.write_job(scratch / "job", mine.project, plan.sites, text, {})
-    with jobs.session(kit) as session:
-        number = jobs.submit(session, job)
-        try:
-            _follow(lambda: jobs.job_status(session, number), watch)
-        except BaseException:
-            with contextlib.suppress(io.InputError):
-                jobs.abort(session, number)
-            raise
-        return jobs.fetch(session, number, scratch / "received") / "result"
-
-
-def _follow(status: Callable[[], jobs.Status], watch: Callable[[str], None]) -> None:
-    """Wait until a run has ended.
-
-    Raises
-    ------
-    InputError
-        There is no coordinator any more, or the run does not begin.
-    """
-    begun = said = False
-    start = seen = time.monotonic()
-    while True:
-        time.sleep(_LOOK)
-        try:
-            state, detail = status()
-            seen = time.monotonic()
-        except io.InputError as error:
-            silent = time.monotonic() - seen
-            if silent > _GIVEN_UP:
-                message = (
-                    f"the coordinator has not answered for {silent:.0f} s; start it again with "
-                    "'expressway federated coordinator' and go on with --resume"
-                )
-                raise io.InputError(message) from error
-            continue
-        watch(state.lower())
-        if state.startswith("FINISHED"):
-            return
-        begun = begun or state == "RUNNING"
-        waited = 0.0 if begun else seen - start
-        lacks = _lacks(state, detail)
-        if waited > _BEGUN:
-            message = f"the run has not begun in {_BEGUN:.0f} s: {lacks}, and run again"
-            raise io.InputError(message)
-        if waited > _SAID and not said:
-            logger.warning("the run has not begun: %s", lacks)
-            said = True
-
-
-def _lacks(state: str, detail: str) -> str:
-    """Why a run does not begin, from what FLARE says (2.9, job_scheduler.py), and what to do."""
-    missing = re.search(r"missing required site (\S+)", detail)
-    if missing:
-        return f"site {missing[1]} is not connected; start 'expressway federated site' there"
-    if state == "DISPATCHED":  # FLARE knows no more
-        return "sites are starting their processes; see log/console.txt in their kits"
-    said = re.sub(r"^[-\d]+ [:\d]+: ", "", detail)
-    if said and said != "scheduled":
-        return f"{said}; see that all sites are connected"
-    return f"the coordinator is at work on others ({kits.RUNS} at once); wait until they have ended"

@@ -8,30 +8,38 @@ is another matter. Before any number moves the sites agree on genes, levels and 
 from .analysis import Run, analyse, simulate
 from .joining import Question, Rules
 from .member import Member
-from .outcome import Outcome, Wanted, outcome
+from .outcome import Outcome, Wanted, load, outcome
 from .part import Kept, Permissions
-from .plan import LIMIT, PATIENCE, Lost, Plan, SiteSettings, result
+from .plan import LIMIT, PATIENCE, Analysis, Lost, Plan, SiteSettings, received
+from .publication import Publication
+from .published import Published, publish, published
 from .tested import lrt, ql, shrink, stays
 
 __all__ = [
     "LIMIT",
     "PATIENCE",
+    "Analysis",
     "Kept",
     "Lost",
     "Member",
     "Outcome",
     "Permissions",
     "Plan",
+    "Publication",
+    "Published",
     "Question",
     "Rules",
     "Run",
     "SiteSettings",
     "Wanted",
     "analyse",
+    "load",
     "lrt",
     "outcome",
+    "publish",
+    "published",
     "ql",
-    "result",
+    "received",
     "shrink",
     "simulate",
     "stays",

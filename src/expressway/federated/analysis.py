@@ -15,6 +15,7 @@ from expressway.io.agreement import Agreement
 from expressway.io.contrast import ContrastSpec
 from expressway.models import deseq
 from expressway.run import Federation, Ledger, ProtocolError
+from expressway.run.privacy import Account
 from expressway.run.remote import Line, RemoteSite
 
 from . import joining
@@ -67,9 +68,15 @@ class Direct:
 
     elsewhere = False
 
-    def __init__(self, name: str, adata: anndata.AnnData, permissions: Permissions) -> None:
+    def __init__(
+        self,
+        name: str,
+        adata: anndata.AnnData,
+        permissions: Permissions,
+        account: Account | None = None,
+    ) -> None:
         self.kept: Kept | None = None
-        self.member = Member(name, lambda _: adata, permissions, keep=self._keep)
+        self.member = Member(name, lambda _: adata, permissions, keep=self._keep, account=account)
 
     def ask(self, body: bytes) -> bytes:  # noqa: D102
         try:

@@ -16,7 +16,7 @@ import anndata
 
 from expressway import io
 from expressway.models import deseq
-from expressway.run import Checkpoint, ProtocolError, flare
+from expressway.run import Checkpoint, ProtocolError, flare, privacy
 from expressway.run.certificates import Certified
 from expressway.run.disclosure import Disclosure
 from expressway.run.remote import Line
@@ -26,6 +26,8 @@ from .member import Member
 from .outcome import outcome, save
 from .part import Kept, Permissions, where
 from .plan import Plan, SiteSettings, tell
+from .publication import Publication
+from .published import published
 from .tested import keep
 
 logger = logging.getLogger(__name__)
@@ -92,6 +94,7 @@ def site_of(kit: Path, name: str) -> Member:
         disclosure=Disclosure(kit / "disclosure.csv"),
         secret=_secret(kit / "local/secret"),
         keep=keep,
+        account=privacy.Account(settings.privacy_budget, kit / privacy.SPENT),
     )
 
 
@@ -180,18 +183,22 @@ class Coordinator(flare.Conductor):
 
 def _run(plan: Plan, kit: Path, out: Path, lines: Sequence[Line]) -> None:
     """A run with these sites, from its first message to its result."""
+    of = plan.asked
+    if isinstance(of, Publication):
+        published(lines, of).save(out)
+        return
     checkpoints: list[Checkpoint] = []
 
     def kept(what: Mapping[str, Any]) -> deseq.Stage:
         text = json.dumps(what, sort_keys=True, default=str)
         name = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
         (kit / STAGES).mkdir(mode=0o700, exist_ok=True)
-        checkpoints.append(Checkpoint(kit / STAGES / name, what, resume=plan.resume))
+        checkpoints.append(Checkpoint(kit / STAGES / name, what, resume=of.resume))
         return checkpoints[0].run
 
     clock = io.Clock()
-    run = analyse(lines, plan.question, plan.settings, trend=plan.trend, clock=clock, kept=kept)
-    found = outcome(run, plan.wanted, clock)
+    run = analyse(lines, of.question, of.settings, trend=of.trend, clock=clock, kept=kept)
+    found = outcome(run, of.wanted, clock)
     with clock.stage("what stays at sites"):
         for line in lines:
             keep(run, line.name)

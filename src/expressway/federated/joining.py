@@ -24,6 +24,8 @@ from .part import JOINING, MASKED_FROM
 
 # What the column of a census of all sites is called.
 ALL = "all sites"
+# What sites know each other by.
+_PEER = ("public", "signature", "certificate")
 
 
 class Rules(NamedTuple):
@@ -71,6 +73,16 @@ class Joined(NamedTuple):
     masked: bool
 
 
+class Met(NamedTuple):
+    """Sites that have told each other who they are."""
+
+    descriptions: list[Description]
+    sealed: Mapping[str, bytes]
+    """The key of their design rows for each of them but the first, which nobody else can read."""
+    publishes: Mapping[str, float]
+    """What is left of the budget of each."""
+
+
 class _Totals(NamedTuple):
     """The numbers of a census."""
 
@@ -90,7 +102,7 @@ def join(lines: Sequence[Line], question: Question) -> Joined:
     ProtocolError
         A site refuses, or answers what is no answer.
     """
-    rules, names = question.rules, [line.name for line in lines]
+    rules = question.rules
     if len(lines) < rules.min_sites:
         message = (
             f"{len(lines)} site{'' if len(lines) == 1 else 's'}; at least {rules.min_sites} are "
@@ -99,31 +111,23 @@ def join(lines: Sequence[Line], question: Question) -> Joined:
         raise io.InputError(message)
     masked = rules.masked(len(lines))
     brought = {"inputs": list(question.inputs), **question.files}
-    about = {"formula": question.formula, "sites": names, "masks": masked, "brought": brought}
-    said = _ask(lines, "describe", about)
-    for line in lines:
-        line.leaves = said[line.name]["leaves"] is True
-    agreement, reference = _agreed(said, question)
-    peers = {
-        name: {key: one[key] for key in ("public", "signature", "certificate")}
-        for name, one in said.items()
-    }
-    sealed = _ask(lines, "keys", {"peers": peers})[names[0]]["sealed"]
+    met = meet(lines, question.formula, brought, masks=masked)
+    agreement, reference = _agreed(met.descriptions, question)
     columns = {name: [c.number, list(c.levels)] for name, c in agreement.columns.items()}
     design = {
-        "sealed": sealed,
+        "sealed": met.sealed,
         "genes": list(agreement.genes),
         "columns": columns,
         "formula": question.formula,
         "reference": reference,
         "names": list(agreement.design.names),
     }
-    coded = _ask(lines, "code", design)
+    coded = ask(lines, "code", design)
     census, totals = _census(lines, coded, masked, len(agreement.design.names))
     cells = take(census, agreement, rules.min_samples)
     numbers, groups = _design_cells(census)
     every = {str(cell): int(count) for cell, count in cells.sum(axis=1).items()}
-    begun = _ask(lines, "begin", {"cells": every, "numbers": numbers})
+    begun = ask(lines, "begin", {"cells": every, "numbers": numbers})
     controls = _controls({name: one["controls"] for name, one in coded.items()}, agreement.genes)
     given = deseq.Given(
         controls=controls,
@@ -135,25 +139,30 @@ def join(lines: Sequence[Line], question: Question) -> Joined:
     return Joined(agreement, reference, cells, groups, given, digests, ledger, masked)
 
 
-def _ask(lines: Sequence[Line], kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """The answers of all sites to the same message."""
-    found = at_once(lambda line: line.ask(kind, content), lines)
-    needed = {
-        "describe": {"genes", "columns", "public", "signature", "certificate", "leaves"},
-        "keys": {"sealed"},
-        "code": {"cells", "rows", "controls"},
-        "census": set(_Totals._fields),
-        "begin": {"digest"},
-    }[kind]
-    for line, one in zip(lines, found, strict=True):
-        if not isinstance(one, dict) or set(one) != needed:
-            message = f"site {line.name} answers {kind!r} with something else; run one version"
-            raise ProtocolError(message)
-    return {line.name: one for line, one in zip(lines, found, strict=True)}
+def meet(lines: Sequence[Line], formula: str, brought: Mapping[str, Any], *, masks: bool) -> Met:
+    """What all sites say of themselves by names, and keys that they have in common.
 
+    Parameters
+    ----------
+    formula
+        Its columns are described.
+    brought
+        What the sites' tables are to have beside counts.
+    masks
+        Whether totals are to come under masks.
 
-def _agreed(said: Mapping[str, Any], question: Question) -> tuple[Agreement, dict[str, str]]:
-    """One design of all descriptions, and its reference levels."""
+    Raises
+    ------
+    ProtocolError
+        A site refuses, or answers what is no answer.
+    """
+    names = [line.name for line in lines]
+    about = {"formula": formula, "sites": names, "masks": masks, "brought": brought}
+    said = ask(lines, "describe", about)
+    for line in lines:
+        line.leaves = said[line.name]["leaves"] is True
+    peers = {name: {key: one[key] for key in _PEER} for name, one in said.items()}
+    sealed = ask(lines, "keys", {"peers": peers})[names[0]]["sealed"]
     descriptions = [
         Description(
             name,
@@ -165,6 +174,32 @@ def _agreed(said: Mapping[str, Any], question: Question) -> tuple[Agreement, dic
         )
         for name, one in said.items()
     ]
+    publishes = {name: float(one["publishes"]) for name, one in said.items()}
+    return Met(descriptions, sealed, publishes)
+
+
+def ask(lines: Sequence[Line], kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """The answers of all sites to the same message."""
+    found = at_once(lambda line: line.ask(kind, content), lines)
+    needed = {
+        "describe": {*_PEER, "genes", "columns", "leaves", "publishes"},
+        "keys": {"sealed"},
+        "code": {"cells", "rows", "controls"},
+        "census": set(_Totals._fields),
+        "begin": {"digest"},
+        "publish": {"samples", "totals"},
+    }[kind]
+    for line, one in zip(lines, found, strict=True):
+        if not isinstance(one, dict) or set(one) != needed:
+            message = f"site {line.name} answers {kind!r} with something else; run one version"
+            raise ProtocolError(message)
+    return {line.name: one for line, one in zip(lines, found, strict=True)}
+
+
+def _agreed(
+    descriptions: Sequence[Description], question: Question
+) -> tuple[Agreement, dict[str, str]]:
+    """One design of all descriptions, and its reference levels."""
     formula, reference = question.formula, dict(question.reference)
     genes = question.rules.common_genes
     agreement = agree(descriptions, formula, reference, intersect=genes)
@@ -186,7 +221,7 @@ def _census(
     cells = list(dict.fromkeys(cell for one in coded.values() for cell in one["cells"]))
     rows = list(dict.fromkeys(row for one in coded.values() for row in one["rows"]))
     asked = {"cells": cells, "rows": rows}
-    sent = _ask(lines, "census", asked)
+    sent = ask(lines, "census", asked)
     totals = {name: _Totals(**one) for name, one in sent.items()}
     shapes = _Totals((len(cells),), (len(rows),), (p, p))
     for name, total in totals.items():

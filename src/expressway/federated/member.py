@@ -9,6 +9,8 @@ The messages come in this order, and nothing else is answered:
 4. ``census``: how many samples have them, under masks;
 5. ``begin``: the census of all sites; from here on the rules have been met;
 6. ``sums``: totals of listed statistics, as often as asked, and ``stays``: what is for the site.
+
+Or after the second ``publish``: totals with noise, at the cost of the site's budget, and no more.
 """
 
 import hashlib
@@ -20,6 +22,7 @@ import anndata
 from expressway.run import ProtocolError
 from expressway.run.certificates import Signer, Unsigned
 from expressway.run.disclosure import Disclosure
+from expressway.run.privacy import Account
 from expressway.run.remote import TUPLES, Answer, Message, read
 from expressway.run.wire import encode
 
@@ -46,6 +49,8 @@ class Member:
         Known to this site alone and the same in all runs: data are recognised by a digest under it.
     keep
         Is given the name of the run and what stays at the site.
+    account
+        Of what it may publish; nothing, if there is none.
     """
 
     def __init__(
@@ -58,10 +63,12 @@ class Member:
         disclosure: Disclosure | None = None,
         secret: bytes = b"",
         keep: Callable[[str, Kept], None] = lambda *_: None,
+        account: Account | None = None,
     ) -> None:
         self.name = name
         self.disclosure = disclosure or Disclosure()
-        self._ways = Ways(table, permissions, signer or Unsigned(), secret, keep)
+        account = account or Account(0.0)
+        self._ways = Ways(table, permissions, signer or Unsigned(), secret, keep, account)
         self._runs: set[str] = set()
         self._part: Part | None = None
 

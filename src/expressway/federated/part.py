@@ -1,10 +1,12 @@
 """What a site does in one run: it joins, and then adds up its own rows as often as it is asked."""
 
 import hashlib
+import json
 import logging
 import secrets
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +26,11 @@ from expressway.run.certificates import Signed, Signer
 from expressway.run.disclosure import About
 from expressway.run.masked import MaskedSite, digest
 from expressway.run.masks import Masks, new_key, public_key
+from expressway.run.privacy import Account
 from expressway.run.protocol import AbstractSite, Request, fields
 from expressway.run.remote import Message
+
+from .publication import Publication, at_site, hidden
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +40,14 @@ MASKED_FROM = 3
 IDENTIFIER = 4
 # Messages 1 to 5, in order.
 JOINING = ("describe", "keys", "code", "census", "begin")
+_ASKED = ("sums", "stays")
+# What is answered next.
+_NEXT: dict[str, tuple[str, ...]] = {
+    **{before: (after,) for before, after in pairwise(("", *JOINING))},
+    "keys": ("code", "publish"),
+    **dict.fromkeys((JOINING[-1], *_ASKED), _ASKED),
+    "publish": (),
+}
 
 
 class Permissions(NamedTuple):
@@ -76,6 +89,7 @@ class Ways(NamedTuple):
     signer: Signer
     secret: bytes
     keep: Callable[[str, Kept], None]
+    account: Account
 
 
 class Part:
@@ -93,7 +107,7 @@ class Part:
         self.name, self.site, self.number = name, site, 0
         self.last: tuple[bytes, bytes] = (b"", b"")
         """Digest of the last message, and the answer to it."""
-        self._ways, self._step = of, 0
+        self._ways, self._next = of, _NEXT[""]
         self._own = new_key()
         self._behind = (0, 0)
         self._masks: Masks | None = None
@@ -101,10 +115,9 @@ class Part:
 
     def take(self, kind: str, content: Any) -> Any:
         """The content of an answer."""
-        expected = JOINING[self._step] if self._step < len(JOINING) else None
-        steps = (expected,) if expected else ("sums", "stays")
-        if kind not in steps or not isinstance(content, dict):
-            message = f"{kind!r} is not answered where {' or '.join(steps)} comes next"
+        if kind not in self._next or not isinstance(content, dict):
+            next_one = " or ".join(self._next) or "nothing"
+            message = f"{kind!r} is not answered where {next_one} comes next"
             raise ProtocolError(message)
         try:
             found = getattr(self, f"_{kind}")(**content)
@@ -113,13 +126,13 @@ class Part:
             logger.error("site %s: %s: %s", self.site, kind, where(error))
             message = f"{kind} could not be answered ({type(error).__name__}); its own log says why"
             raise ProtocolError(message) from error
-        self._step += expected is not None
+        self._next = _NEXT[kind]
         return found
 
     def about(self, message: Message) -> About:
         """What a row of the disclosure begins with."""
         request = message.content.get("request")
-        stage, number = "agreement", 0
+        stage, number = "publication" if message.kind == "publish" else "agreement", 0
         if isinstance(request, Request):
             stage, number = request.stage, request.round
         return About(self.name, message.number, stage, number, *self._behind)
@@ -152,6 +165,7 @@ class Part:
             "signature": signed.signature,
             "certificate": signed.certificate,
             "leaves": self._ways.permissions.leaves,
+            "publishes": self._ways.account.left,
         }
 
     def _check_sites(self, sites: Sequence[str], masks: bool) -> None:
@@ -279,6 +293,22 @@ class Part:
         self._cohorts = {0: MaskedSite(member, masks) if self._masked and masks else member}
         del self._adata
         return {"digest": found}
+
+    # --- a publication ------------------------------------------------------------------------
+
+    def _publish(self, columns: Mapping[str, Any], asked: Mapping[str, Any]) -> Any:
+        assert self._masks is not None
+        of = Publication.of(asked)
+        agreed = {name: Column(number, tuple(levels)) for name, (number, levels) in columns.items()}
+        if set(agreed) != set(self._described.columns) or of.by != tuple(agreed):
+            message = "other columns are asked than were described"
+            raise ProtocolError(message)
+        own = at_site(self._adata, self._owner, agreed, of)
+        self._behind = (self._adata.n_obs, int(np.min(own.samples[own.samples > 0])))
+        sent = hidden(own, of, len(self._sites))
+        about = f"{len(of.genes)} genes by {', '.join(of.by)}"
+        self._ways.account.spend(self.name, of.rho, about)
+        return self._masks.hide(sent, digest("publish", json.dumps([columns, asked])))
 
     # --- the analysis -------------------------------------------------------------------------
 

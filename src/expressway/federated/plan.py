@@ -13,7 +13,8 @@ from expressway.run import ProtocolError
 from expressway.run.wire import decode, encode
 
 from .joining import Question, Rules
-from .outcome import Outcome, Wanted, load
+from .outcome import Wanted
+from .publication import Publication
 
 # Seconds without a sign of life after which a site is lost, and that one message may take it.
 PATIENCE, LIMIT = 30.0, 600.0
@@ -40,6 +41,8 @@ class SiteSettings(NamedTuple):
     may_be_left_out: bool = False
     """The run may go on without it when it is lost; its share of earlier totals can then be told
     from the difference."""
+    privacy_budget: float = 0.0
+    """Sum of rho over all that is ever published of it."""
 
     def write(self, kit: Path) -> None:
         """Keep them in the site's kit."""
@@ -52,16 +55,22 @@ class SiteSettings(NamedTuple):
         return found._replace(columns=None if found.columns is None else tuple(found.columns))
 
 
-class Plan(NamedTuple):
-    """All that is asked of a run."""
+class Analysis(NamedTuple):
+    """What `analyse` is asked, and what comes after it."""
 
-    sites: tuple[str, ...]
     question: Question
     settings: deseq.Settings
     trend: np.ndarray | None
     """Means and dispersions of a trend of one's own."""
     wanted: Wanted
     resume: bool = False
+
+
+class Plan(NamedTuple):
+    """All that is asked of a run."""
+
+    sites: tuple[str, ...]
+    asked: Analysis | Publication
     patience: float = PATIENCE
     """Seconds without a sign of life after which a site is lost."""
     limit: float = LIMIT
@@ -69,24 +78,31 @@ class Plan(NamedTuple):
 
     def text(self) -> str:
         """For the configuration of a job."""
-        question = self.question._replace(inputs=tuple(self.question.inputs))._asdict()
-        question["rules"] = self.question.rules._asdict()
-        parts = self._asdict() | {"question": question}
-        parts |= {"settings": self.settings._asdict(), "wanted": self.wanted._asdict()}
-        return base64.b64encode(encode(parts)).decode()
+        asked = self.asked._asdict()
+        if isinstance(self.asked, Analysis):
+            question = self.asked.question
+            inputs, rules = tuple(question.inputs), question.rules._asdict()
+            asked |= {"question": question._asdict() | {"inputs": inputs, "rules": rules}}
+            asked |= {"settings": self.asked.settings._asdict()}
+            asked |= {"wanted": self.asked.wanted._asdict()}
+        return base64.b64encode(encode(self._asdict() | {"asked": asked})).decode()
 
     @classmethod
     def of(cls, text: str) -> "Plan":
         """What `text` said."""
         parts = decode(base64.b64decode(text))
-        asked = parts["question"]
-        asked |= {"rules": Rules(**asked["rules"]), "inputs": io.Inputs(*asked["inputs"])}
-        parts |= {"question": Question(**asked), "settings": deseq.Settings(**parts["settings"])}
-        return cls(**parts | {"wanted": Wanted(**parts["wanted"])})
+        asked = parts["asked"]
+        if "question" not in asked:
+            return cls(**parts | {"asked": Publication.of(asked)})
+        question = asked["question"]
+        question |= {"rules": Rules(**question["rules"]), "inputs": io.Inputs(*question["inputs"])}
+        asked |= {"question": Question(**question), "wanted": Wanted(**asked["wanted"])}
+        asked |= {"settings": deseq.Settings(**asked["settings"])}
+        return cls(**parts | {"asked": Analysis(**asked)})
 
 
-def result(folder: Path) -> Outcome:
-    """What the administrator received of a run.
+def received(folder: Path) -> Path:
+    """The folder of what the administrator received of a run, if it has a result.
 
     Raises
     ------
@@ -103,7 +119,7 @@ def result(folder: Path) -> Outcome:
     if not folder.is_dir():
         message = "the run ended without a result; the coordinator's log says why"
         raise ProtocolError(message)
-    return load(folder)
+    return folder
 
 
 def tell(folder: Path, error: str, *, lost: str | None = None, leaves: bool = False) -> None:

@@ -93,7 +93,7 @@ def describe(site: str, adata: anndata.AnnData, formula: str) -> Description:
         number = is_number(values)
         levels = ()
         if coded or not number:
-            levels = tuple(map(_word, as_category(values)[0].cat.categories))
+            levels = tuple(map(word, as_category(values)[0].cat.categories))
         columns[name] = Column(number, levels)
     return Description(site, tuple(map(str, adata.var_names)), columns)
 
@@ -124,7 +124,7 @@ def agree(
         design cannot be made.
     """
     genes, left_out = _common_genes(descriptions, intersect)
-    columns = {name: _column(descriptions, name) for name in descriptions[0].columns}
+    columns = {name: common_column(descriptions, name) for name in descriptions[0].columns}
     coded = of_columns(columns, formula, reference)
     fitted = sorted(map(str, coded.spec.transform_state))
     if fitted:
@@ -169,7 +169,7 @@ def code(site: str, agreement: Agreement, adata: anndata.AnnData, key: bytes) ->
     for name, column in agreement.columns.items():
         values = adata.obs[name]
         if column.levels:
-            words = [_word(value) for value in values]
+            words = [word(value) for value in values]
             labels = [f"{a} {name}={b}" for a, b in zip(labels, words, strict=True)]
         if column.number:
             table[name] = _numbers(values.tolist(), column)
@@ -247,8 +247,14 @@ def _common_genes(
     return genes, left_out
 
 
-def _column(descriptions: Sequence[Description], name: str) -> Column:
-    """A column as all sites have it, with the levels of any."""
+def common_column(descriptions: Sequence[Description], name: str) -> Column:
+    """A column as all sites have it, with the levels of any.
+
+    Raises
+    ------
+    InputError
+        It holds numbers at some sites and words at others.
+    """
     found = {d.site: d.columns[name] for d in descriptions}
     if len({column.number for column in found.values()}) > 1:
         numbers = [site for site, column in found.items() if column.number]
@@ -272,7 +278,7 @@ def _ordered(coded: Design, name: str, levels: tuple[str, ...]) -> tuple[str, ..
     return tuple(frame) if set(frame) == set(levels) else levels
 
 
-def _word(value: object) -> str:
+def word(value: object) -> str:
     """A level as text; of numbers the same whatever their type."""
     return f"{value:.12g}" if isinstance(value, int | float | np.number) else str(value)
 
