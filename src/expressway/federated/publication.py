@@ -12,14 +12,14 @@ add up in steps of 2^-10
 
     n_c = sum_{i in c} 1        T_cg = sum_{i in c} clip(v_ig - m, -h, h)
 
-One sample more or less changes one n_c by 1, and one T_c by at most h sqrt(G) in Euclidean norm. A
-share s of rho goes to n and the rest to T, each with noise by `run.privacy`: all that comes from the
-sites together is rho-zCDP of adding or removing a sample, for the coordinator too. A person with k
-samples has k^2 rho. Names of genes, columns and levels are not hidden.
+One sample more or less changes one n_c by 1, and one T_c by at most h sqrt(G) in Euclidean norm.
+A share s of rho goes to n and the rest to T, each with noise by `run.privacy`: all that comes from
+the sites together is rho-zCDP of adding or removing a sample, for the coordinator too. A person
+with k samples has k^2 rho. Names of genes, columns and levels are not hidden.
 
-The mean m + T / n has noise of variance ``h^2 (G / (1 - s) + e^2 / s) / (2 rho n^2)``, with e from 0 in
-the middle of the range to 1 at its ends. For e = 1 it is least with ``s = 1 / (1 + sqrt(G))``, and
-then ``h^2 (1 + sqrt(G))^2 / (2 rho n^2)``.
+The mean m + T / n has noise of variance ``h^2 (G / (1 - s) + e^2 / s) / (2 rho n^2)``, with e from
+0 in the middle of the range to 1 at its ends. For e = 1 it is least with ``s = 1 / (1 + sqrt(G))``,
+and then ``h^2 (1 + sqrt(G))^2 / (2 rho n^2)``.
 """
 
 import itertools
