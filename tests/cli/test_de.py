@@ -22,8 +22,8 @@ DRAWN = (
     *("cooks", "counts", "dispersion", "heatmap", "ma"),
     *("p_values", "pca", "sample_distances", "volcano"),
 )
+FIGURES = {f"figures/{name}.png" for name in DRAWN}
 FILES = {
-    *(f"figures/{name}.png" for name in DRAWN),
     "genes.csv",
     "results.csv",
     "run.json",
@@ -45,9 +45,9 @@ def files_in(path):
 
 def test_a_run_writes_the_tables_that_python_returns(adata, write, run, tmp_path):
     out = tmp_path / "new" / "out"
-    result = run(*write(), *DESIGN, *CONTRAST, "--out", out)
+    result = run(*write(), *DESIGN, *CONTRAST, "--out", out, "--figures", "png")
     assert result.exit_code == 0, result.output
-    assert files_in(out) == FILES
+    assert files_in(out) == FILES | FIGURES
     expected = tl.de(adata.copy(), "~ batch + condition", ("condition", "treated", "control"))
     written = pd.read_csv(out / "results.csv", index_col="gene")
     # Ten significant digits are written.
@@ -95,7 +95,7 @@ def test_each_of_no_factor_is_refused_before_the_fit(write, run, tmp_path):
 def test_the_record_says_what_was_run(write, run, tmp_path):
     out = tmp_path / "out"
     arguments = write()
-    run(*arguments, *DESIGN, *CONTRAST, "--alpha", "0.05", "--out", out)
+    run(*arguments, *DESIGN, *CONTRAST, "--alpha", "0.05", "--figures", "png", "--out", out)
     record = json.loads((out / "run.json").read_text())
     assert record["versions"]["expressway"] == expressway.__version__
     assert list(record["input"].values()) == arguments
@@ -106,7 +106,7 @@ def test_the_record_says_what_was_run(write, run, tmp_path):
     assert record["settings"]["prior_variance"] is None
     assert record["trend"]["kind"] == "parametric"
     assert sum(record["contrasts"]["condition treated vs control"]["status"].values()) == 200
-    assert set(record["files"]) == FILES
+    assert set(record["files"]) == FILES | FIGURES
     seconds = record["seconds"]
     assert list(seconds)[:2] == ["reading", "design"]
     assert list(seconds)[-3:] == ["figures", "tables", "total"]
@@ -317,7 +317,7 @@ def test_a_failure_of_ours_keeps_its_traceback_and_leaves_nothing(
     monkeypatch.setattr(pl, "volcano", broken)
     before = sorted(tmp_path.rglob("*"))
     command = write()
-    result = run(*command, *DESIGN, "--out", tmp_path / "new" / "out")
+    result = run(*command, *DESIGN, "--figures", "png", "--out", tmp_path / "new" / "out")
     assert isinstance(result.exception, ZeroDivisionError)
     assert set(tmp_path.rglob("*")) - set(before) == {
         tmp_path / "counts.csv",
@@ -329,7 +329,7 @@ def test_an_interrupt_while_files_are_exchanged_restores_the_earlier(
     write, run, tmp_path, monkeypatch
 ):
     out = tmp_path / "out"
-    command = [*write(), *DESIGN, "--out", out]
+    command = [*write(), *DESIGN, "--figures", "png", "--out", out]
     assert run(*command).exit_code == 0
     earlier = {name: (out / name).read_bytes() for name in files_in(out)}
     moves = []
@@ -408,9 +408,9 @@ def test_influence_says_which_calls_survive(adata, write, run, tmp_path):
 def test_intervals_of_fold_changes_and_ranks(adata, write, run, tmp_path):
     out = tmp_path / "out"
     asked = ["--intervals", ".8", "--top", "10", "--draws", "50"]
-    result = run(*write(), *DESIGN, *CONTRAST, *asked, "--out", out)
+    result = run(*write(), *DESIGN, *CONTRAST, *asked, "--out", out, "--figures", "png")
     assert result.exit_code == 0, result.output
-    assert files_in(out) == FILES | {"intervals.csv", "figures/ranks.png"}
+    assert files_in(out) == FILES | FIGURES | {"intervals.csv", "figures/ranks.png"}
     assert set(json.loads((out / "run.json").read_text())["files"]) == files_in(out)
     written = pd.read_csv(out / "intervals.csv", index_col="gene")
     fitted = adata.copy()
