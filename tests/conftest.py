@@ -9,8 +9,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests compile thousands of functions and run each once or twice, so XLA and LLVM optimise none, in
-# one piece each, and take their older emitters of loops: less than half the time. With these, standard errors at 170 samples differ by
-# 5e-7 where 1e-10 is asked; that case is marked slow: `make test-all` compiles as users have it.
+# one piece each, and take their older emitters of loops: less than half the time. With these,
+# standard errors at 170 samples differ by 5e-7 where 1e-10 is asked; that case is marked slow:
+# `make test-all` compiles as users have it.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "

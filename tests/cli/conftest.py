@@ -57,7 +57,7 @@ def _write_counts(kind: str, table: pd.DataFrame, obs: pd.DataFrame, folder: Pat
 
 @pytest.fixture
 def run() -> Callable[..., Result]:
-    """Run `expressway de` in this process, without figures (two thirds of its time) unless asked."""
+    """Run `expressway de` in this process, without figures unless they are asked for."""
 
     def invoke(*arguments: str | Path) -> Result:
         words = list(map(str, arguments))
