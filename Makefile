@@ -13,11 +13,11 @@ demo: .venv
 	$(BIN)/python -m expressway.demo
 
 test: .venv .venv/torch
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What is marked slow as well, larger cases of what other tests check; compiled as users have it.
 test-all: .venv .venv/torch
-	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist loadfile -m ''
+	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m ''
 
 check: .venv
 	$(BIN)/ruff format --check .

@@ -43,6 +43,14 @@ _HERE = Path(__file__).parent
 _MAPS, _ENOUGH = Path("/proc/self/maps"), 30_000
 
 
+# Minutes of waiting for processes: begun first, so that the other worker has something left to do.
+_LONG = ("test_deployment.py", "test_faults.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in _LONG)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _few_kernels():
     """Forget compiled functions after a file when there are many."""

@@ -1,6 +1,8 @@
 """Totals for everybody: what one sample can change, what the noise is, and who refuses."""
 
+import json
 import math
+import re
 import secrets
 
 import numpy as np
@@ -12,6 +14,7 @@ from expressway import datasets, federated, io
 from expressway.federated.publication import Publication, at_site, groups, variances
 from expressway.io.agreement import Column
 from expressway.run import ProtocolError
+from expressway.run.kits import Kit
 from expressway.run.masks import Hidden
 from expressway.run.privacy import Account
 from expressway.run.remote import Line
@@ -277,3 +280,57 @@ def test_plans_travel():
     of = asked(table())
     plan = federated.Plan(NAMES, of, 5.0, 60.0)
     assert federated.Plan.of(plan.text()) == plan
+
+
+class Here:
+    """What `expressway federated publish` meets: a deployment in this process."""
+
+    def __init__(self, sites, folder):
+        self.sites, self.folder = sites, folder
+
+    def carried_out(self, kit, mine, plan, scratch, watch):  # noqa: ARG002
+        from expressway.federated import deployed
+
+        lines = [
+            Line(name, deployed_channel(name, adata, plan.asked.rho), "run")
+            for name, adata in self.sites.items()
+        ]
+        out = self.folder / "result"
+        deployed._run(federated.Plan.of(plan.text()), self.folder, out, lines)
+        return federated.received(out)
+
+
+def deployed_channel(name, adata, budget):
+    from expressway.federated.analysis import Direct
+
+    return Direct(name, adata, federated.Permissions(NAMES), Account(budget))
+
+
+def test_the_command_says_how_much_noise_there_is_and_what_it_cost(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from expressway.cli import app, follow
+
+    adata = large()
+    genes = tmp_path / "genes.txt"
+    genes.write_text("gene_1\ngene_2\n")
+    here = Here(parts(adata), tmp_path)
+    mine = Kit(tmp_path, "administrator", "admin", "trial", "localhost", NAMES)
+    monkeypatch.setattr(follow, "administrator", lambda _: mine)
+    monkeypatch.setattr(follow, "carried_out", here.carried_out)
+    words = ["federated", "publish", str(tmp_path), "--by", "batch", "--by", "condition"]
+    words += ["--genes", str(genes), "--out", str(tmp_path / "out"), "--range", "2", "14"]
+    result = CliRunner().invoke(app, [*words, "--rho", "2"])
+    assert result.exit_code == 0, result.output
+    said = result.output.splitlines()
+    assert said[0] == "3 sites: 2 genes in 6 groups of batch, condition"
+    assert re.fullmatch(r"noise of a mean: 0\.\d+ to 0\.\d+ \(log2\)", said[1])
+    assert said[-1].startswith("rho 2 (epsilon 12.5 at delta 1e-06) of every site's budget is")
+    table = pd.read_csv(tmp_path / "out" / "published.csv")
+    assert list(table.columns) == ["gene", "batch", "condition", "samples", "mean", "noise"]
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["publication"]["rho"] == 2.0
+    assert record["files"] == ["published.csv", "run.json"]
+    again = CliRunner().invoke(app, [*words, "--rho", "2"])
+    assert again.exit_code == 2
+    assert "holds results already; name another folder or give --overwrite" in again.stderr

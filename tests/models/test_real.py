@@ -52,7 +52,10 @@ SETS = {
 SEPARATED = {"airway": 44, "pasilla": 1102, "fission": 343, "lcl3sub": 0}
 
 
-@pytest.fixture(scope="module", params=list(SETS))
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(s, marks=pytest.mark.slow) if s == "fission" else s for s in SETS],
+)
 def real(request, data) -> Real:
     return load(request.param, data)
 

@@ -112,7 +112,8 @@ def test_what_sites_do_not_allow_is_said_in_one_line(deployment):
     assert not (deployment.folder / "refused").exists()
 
 
-def test_totals_with_noise_are_published_once_for_their_cost(deployment):
+@pytest.mark.slow
+def test_totals_with_noise_are_published_for_their_cost(deployment):
     genes, out = deployment.folder / "genes.txt", deployment.folder / "published"
     genes.write_text("gene_1\ngene_2\n")
     words = ("federated", "publish", deployment.kits / ADMINISTRATOR, "--by", "condition")

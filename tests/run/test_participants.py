@@ -13,7 +13,7 @@ pytest.importorskip("nvflare")
 from loopback import free_ports, project
 
 from expressway._errors import InputError
-from expressway.cli import deploy
+from expressway.cli import follow
 from expressway.run import kits, participants
 from expressway.run.jobs import Status
 
@@ -113,6 +113,7 @@ def test_a_start_removes_what_is_left_of_earlier_runs(made, tmp_path):
     ]
     own = f"results/{uuid.uuid4()}/fitted.h5ad"  # of that name, too
     gone = [f"{uuid.uuid4()}/log.txt", f"{uuid.uuid4()}/app/f", f"transfer/{uuid.uuid4()}/f"]
+    gone.append(f"jobs/{uuid.uuid4()}/meta.json")
     for name in (*kept, own, *gone, "log/console.txt"):
         (kit / name).parent.mkdir(parents=True, exist_ok=True)
         (kit / name).write_text("old")
@@ -159,34 +160,34 @@ MISSING = Status("SUBMITTED", "2026-11-22 16:17:35: missing required site east")
 
 
 def test_a_run_that_does_not_begin_says_once_why_and_is_given_up(monkeypatch, caplog):
-    monkeypatch.setattr(deploy, "_LOOK", 0.01)
-    monkeypatch.setattr(deploy, "_SAID", 0.05)
-    monkeypatch.setattr(deploy, "_BEGUN", 0.3)
+    monkeypatch.setattr(follow, "_LOOK", 0.01)
+    monkeypatch.setattr(follow, "_SAID", 0.05)
+    monkeypatch.setattr(follow, "_BEGUN", 0.3)
     seen = []
     with (
         caplog.at_level(logging.WARNING, "expressway"),
         pytest.raises(InputError, match=r"not begun in 0 s: site east is not .*, and run again$"),
     ):
-        deploy._follow(lambda: MISSING, seen.append)
+        follow._follow(lambda: MISSING, seen.append)
     assert set(seen) == {"submitted"}
     assert caplog.messages == [
         "the run has not begun: site east is not connected; start 'expressway federated site' there"
     ]
-    assert deploy._lacks("SUBMITTED", "").startswith(
+    assert follow._lacks("SUBMITTED", "").startswith(
         "the coordinator is at work on others (4 at once)"
     )
-    assert deploy._lacks("SUBMITTED", "2026-11-22 16:17:35: not enough") == (
+    assert follow._lacks("SUBMITTED", "2026-11-22 16:17:35: not enough") == (
         "not enough; see that all sites are connected"
     )
 
 
 def test_a_run_that_has_begun_may_take_long(monkeypatch, caplog):
-    monkeypatch.setattr(deploy, "_LOOK", 0.01)
-    monkeypatch.setattr(deploy, "_SAID", 0.05)
-    monkeypatch.setattr(deploy, "_BEGUN", 0.05)
+    monkeypatch.setattr(follow, "_LOOK", 0.01)
+    monkeypatch.setattr(follow, "_SAID", 0.05)
+    monkeypatch.setattr(follow, "_BEGUN", 0.05)
     states = iter([MISSING, *[Status("RUNNING", "")] * 30, Status("FINISHED:COMPLETED", "")])
     seen = []
-    deploy._follow(lambda: next(states), seen.append)
+    follow._follow(lambda: next(states), seen.append)
     assert seen == ["submitted", *["running"] * 30, "finished:completed"]
     assert not caplog.messages
 

@@ -194,7 +194,7 @@ def run(
         plan = federated.Plan(
             tuple(names),
             federated.Analysis(
-                _question(of, what, len(names)),
+                _question(of, what, len(mine.sites)),
                 what.settings,
                 None if what.trend is None else what.trend[["mean", "dispersion"]].to_numpy(float),
                 what.wanted,
@@ -219,9 +219,9 @@ def run(
 
 
 def _question(of: across.Across, what: across.Understood, sites: int) -> federated.Question:
-    """What is asked of so many sites."""
+    """What is asked in a project of so many sites."""
     files = what.files
-    # Also of two that are left of three neither shows anything to the coordinator.
+    # Also of two that take part, or are left, of three neither shows anything to the coordinator.
     rules = what.rules._replace(masks=what.rules.masked(sites))
     inputs = brought.named(files)
     own: dict[str, Any] = {"offsets": files.offsets, "weights": files.weights}

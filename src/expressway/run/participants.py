@@ -237,7 +237,8 @@ def _subject(certificate: Path, what: x509.ObjectIdentifier) -> str:
 
 def _tidy(kit: Path) -> None:
     """Remove FLARE's folders of earlier runs, and make room for a log."""
-    for parent in (kit, kit / "transfer"):
+    # Of jobs, too: who asked for their results has fetched them or gone.
+    for parent in (kit, kit / "transfer", kit / "jobs"):
         for path in parent.iterdir() if parent.is_dir() else ():
             if _RUN.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
