@@ -247,5 +247,6 @@ def _with_who_is_left(
                 sites = tuple(name for name in plan.sites if name != lost.site)
                 if len(sites) < least:
                     raise
-                logger.warning("%s. It had agreed that the others go on without it: they do", lost)
+                why = str(lost).partition(";")[0]  # what to do comes behind
+                logger.warning("%s; it had agreed that the others go on without it: they do", why)
                 plan = plan._replace(sites=sites)
