@@ -262,6 +262,23 @@ def test_groups_are_all_combinations_also_those_without_a_sample():
     )  # two sites, a third of rho
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "levels"),
+    [
+        ("yes", [True, False], ["False", "True"]),
+        ("dose", [0.0, 0.5], ["0", "0.5"]),
+        ("day", pd.Categorical([2, 1]), ["1", "2"]),
+        ("of two words", ["a b", "c=1"], ["a b", "c=1"]),
+    ],
+)
+def test_levels_of_any_kind(name, values, levels):
+    adata = table()
+    adata.obs[name] = pd.Series(values).iloc[np.arange(36) % 2].to_numpy()
+    sites = {"a": adata[:18].copy(), "b": adata[18:].copy()}
+    found = federated.publish(sites, Publication((name,), ("gene_1",), 1.0))
+    assert found.table[name].tolist() == levels
+
+
 def test_groups_have_the_names_of_their_levels():
     columns = {"a": Column(False, ("x", "y")), "b": Column(False, ("1", "2"))}
     assert groups(columns) == [("x", "1"), ("x", "2"), ("y", "1"), ("y", "2")]

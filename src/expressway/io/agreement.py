@@ -280,7 +280,8 @@ def _ordered(coded: Design, name: str, levels: tuple[str, ...]) -> tuple[str, ..
 
 def word(value: object) -> str:
     """A level as text; of numbers the same whatever their type."""
-    return f"{value:.12g}" if isinstance(value, int | float | np.number) else str(value)
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return f"{value:.12g}" if number else str(value)
 
 
 def _numbers(values: Sequence[Any], column: Column) -> np.ndarray:
