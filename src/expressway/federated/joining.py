@@ -17,7 +17,7 @@ from expressway.run import Ledger, ProtocolError
 from expressway.run.federation import at_once
 from expressway.run.masked import unmasked
 from expressway.run.masks import Hidden
-from expressway.run.protocol import Asked
+from expressway.run.protocol import Asked, fields
 from expressway.run.remote import Line
 
 from .part import JOINING, MASKED_FROM
@@ -222,18 +222,37 @@ def _census(
     rows = list(dict.fromkeys(row for one in coded.values() for row in one["rows"]))
     asked = {"cells": cells, "rows": rows}
     sent = ask(lines, "census", asked)
-    totals = {name: _Totals(**one) for name, one in sent.items()}
     shapes = _Totals((len(cells),), (len(rows),), (p, p))
-    for name, total in totals.items():
-        for field, part, shape in zip(total._fields, total, shapes, strict=True):
-            found = part.limbs.shape[:-1] if isinstance(part, Hidden) else np.shape(part)
-            if found != shape or isinstance(part, Hidden) != masked:
-                message = f"site {name}: its census has {field} of another shape, or mask"
-                raise ProtocolError(message)
+    totals = totals_of(sent, shapes, masked=masked)
     if masked:
         total = unmasked(Asked("census", (), (), None), 4, list(totals.values()))
         return [_counted(ALL, cells, rows, total)], totals
     return [_counted(name, cells, rows, total) for name, total in totals.items()], totals
+
+
+def totals_of(
+    sent: Mapping[str, Mapping[str, Any]], shapes: Any, *, masked: bool
+) -> dict[str, Any]:
+    """What sites sent, by name of site.
+
+    Parameters
+    ----------
+    shapes
+        What it should look like: a NamedTuple of shapes, which becomes one of arrays.
+
+    Raises
+    ------
+    ProtocolError
+        One has another shape, or a mask where there should be none.
+    """
+    found = {name: type(shapes)(**one) for name, one in sent.items()}
+    for name, totals in found.items():
+        for (field, part), (_, shape) in zip(fields(totals), fields(shapes), strict=True):
+            own = part.limbs.shape[:-1] if isinstance(part, Hidden) else np.shape(part)
+            if own != shape or isinstance(part, Hidden) != masked:
+                message = f"site {name}: its {field} have another shape, or mask, than were asked"
+                raise ProtocolError(message)
+    return found
 
 
 def _counted(name: str, cells: Sequence[str], rows: Sequence[str], total: _Totals) -> Census:

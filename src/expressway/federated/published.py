@@ -14,14 +14,13 @@ from expressway import io
 from expressway.io.agreement import Column, common_column
 from expressway.run import ProtocolError
 from expressway.run.masked import unmasked
-from expressway.run.masks import Hidden
 from expressway.run.privacy import Account, epsilon
 from expressway.run.protocol import Asked
 from expressway.run.remote import Line
 from expressway.run.wire import decode, encode
 
 from .analysis import Direct
-from .joining import Met, ask, meet
+from .joining import Met, ask, meet, totals_of
 from .part import Permissions
 from .publication import Publication, Totals, groups, variances
 
@@ -114,12 +113,7 @@ def published(lines: Sequence[Line], of: Publication) -> Published:
     asked = of._asdict() | {"by": list(of.by), "genes": list(of.genes)}
     sent = ask(lines, "publish", {"columns": told, "asked": asked})
     shapes = Totals((len(every),), (len(every), len(of.genes)))
-    parts = [Totals(**sent[line.name]) for line in lines]
-    for line, part in zip(lines, parts, strict=True):
-        for field, one, shape in zip(part._fields, part, shapes, strict=True):
-            if not isinstance(one, Hidden) or one.limbs.shape != (*shape, 2):
-                message = f"site {line.name}: its {field} have another shape, or no mask"
-                raise ProtocolError(message)
+    parts = list(totals_of(sent, shapes, masked=True).values())
     total = unmasked(Asked("publish", (), (), None), 3, parts)
     return _published(total, columns, of, [line.name for line in lines])
 
