@@ -108,6 +108,9 @@ def test_one_sample_changes_totals_by_no_more_than_the_noise_is_made_for():
     # Two shares of rho pay for what one sample can change, to a step.
     assert 2**20 / (2 * each.samples) + of.half**2 * 120 / (2 * each.totals) <= of.rho
     assert 2**20 / (2 * each.samples) + of.half**2 * 120 / (2 * each.totals) > of.rho * (1 - 1e-6)
+    # Never so little that sums of it are no discrete Gaussians any more.
+    narrow = asked(adata, genes=1, rho=100.0, high=2**-9)
+    assert variances(narrow, 100).totals == 100
     # Who knows one site's noise is left with that of the others.
     for sites in (2, 3, 7):
         own = variances(of, sites)

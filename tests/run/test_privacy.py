@@ -97,3 +97,5 @@ def test_a_damaged_record_is_said(tmp_path):
     path.write_text("time,run,rho,about\n2026,run,much,\n")
     with pytest.raises(ProtocolError, match="its record of what was published cannot be read"):
         Account(1.0, path).spend("run", 0.1, "")
+    # Who publishes nothing takes part in analyses all the same.
+    assert Account(0.0, path).left == 0.0

@@ -37,7 +37,7 @@ from expressway._types import Float, Int
 from expressway.core.sparse import Sparse, library_size
 from expressway.io.agreement import Column, word
 from expressway.run import ProtocolError
-from expressway.run.privacy import noise
+from expressway.run.privacy import LEAST, noise
 
 # Steps of which everything is a whole number, to a unit.
 _STEPS = 2**10
@@ -119,7 +119,8 @@ def variances(of: Publication, sites: int = 2) -> Variances:
     rho = Fraction(of.rho)
     totals = Fraction(of.half**2 * len(of.genes)) / (2 * rho * (1 - of.share))
     samples = Fraction(_STEPS**2) / (2 * rho * of.share)
-    return Variances(math.ceil(samples / (sites - 1)), math.ceil(totals / (sites - 1)))
+    each = [max(LEAST, math.ceil(whole / (sites - 1))) for whole in (samples, totals)]
+    return Variances(*each)
 
 
 def groups(columns: Mapping[str, Column]) -> list[tuple[str, ...]]:
